@@ -106,8 +106,8 @@ def _memory(pid: int, field: str) -> int:
 
 def measure(folder: str, workers: int | None, results: Any) -> None:
     """Prepare the text and put the figures into ``results``. Runs in a process of its own, so only this is counted."""
-    from etude.config import DataSettings, TokenizerSettings
     from etude.data.prepared_data import prepare
+    from etude.text_settings import DataSettings, TokenizerSettings
 
     data = DataSettings(sources=(f"{folder}/text",), workers=workers or "auto")
     stages: dict[str, float] = {}

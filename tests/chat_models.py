@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from pathlib import Path
 
+import pytest
 import torch
+from rich.console import Console
 
+from etude.config import load_settings
 from etude.data.conversations.template import CHATML_SOURCE
+from etude.data.primer.generator import documents
 from etude.model.folder import load_model_folder, save_model_folder, write_tensors
+from etude.workflow import jobs
 from gguf_files import published_tokenizer
 from networks import make_config, make_network
 
@@ -40,6 +46,30 @@ def make_chat_model(
     save_model_folder(folder, make_network(config, seed), config, tokenizer)
     shutil.rmtree(tokenizer)
     return folder
+
+
+def train_chat_model(base: Path, home: Path, runs: Path) -> Path:
+    """Train four steps from a model on stories; return the run, whose checkpoints carry the template."""
+    text = home / "stories.txt"
+    text.write_text("\n\n".join(document.text for document in documents(5, 20_000)))
+    values = {
+        "data.sources": (str(text),),
+        "data.workers": 1,
+        "model.base": str(base),
+        "train.steps": 4,
+        "train.context": 32,
+        "train.batch_rows": 2,
+        "train.lr": 0.01,
+        "train.eval_tokens": 300,
+        "device.kind": "cpu",
+        "device.dtype": "fp32",
+        "device.threads": 1,
+        "run.folder": str(runs),
+        "run.name": "tuned",
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ETUDE_CACHE", str(home / "cache"))
+        return jobs.grow(load_settings(values=values), Console(file=io.StringIO())).run.path
 
 
 def end_turns_instead_of(token: int, folder: Path, changed: Path) -> Path:

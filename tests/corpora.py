@@ -6,8 +6,8 @@ import random
 from pathlib import Path
 from typing import Any
 
-from etude.config import DataSettings, TokenizerSettings
 from etude.data.prepared_data import PreparedData, prepare
+from etude.text_settings import DataSettings, TokenizerSettings
 
 WORDS = [
     f"{a}{b}"

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
+from etude.evaluate.statistics import mean_difference, proportion
+from etude.evaluate.tuning.pair_report import PairsReport
+from etude.evaluate.tuning.pair_scores import PairScores
+from etude.evaluate.tuning.pair_verdict import pair_figures, pairs_verdict
 from etude.evaluate.tuning.paired_tests import ratio
-from etude.evaluate.tuning.summary import Figures, TextCost, TuningReport
+from etude.evaluate.tuning.summary import Figures, ProbeCost, TextCost, TuningReport
 from etude.evaluate.tuning.verdict import Paired, Rise, verdict_of
 from etude.run import RunFolder
 
 
-def report(step: int, rise: float = 0.2, documents: int = 3) -> TuningReport:
+def report(step: int, rise: float = 0.2, documents: int = 3, probes: bool = False) -> TuningReport:
     """Return a report on a step: better than prompting, with a rise of bits per byte on source code."""
     groups = [f"fact {number}" for number in range(8)]
     results = Paired((4.0,) * 8, (2,) * 8, (3.0,) * 8, (False,) * 8, (True,) * 8)
@@ -24,9 +30,31 @@ def report(step: int, rise: float = 0.2, documents: int = 3) -> TuningReport:
     )
     verdict = verdict_of(groups, results, results, right, [change])
     cost = TextCost("source code", "d", 15, 1.0, 1.0 + rise, change)
-    return TuningReport(*(step, "smol", "h", "q", 8, 8, 8, 8, {}, systems, 2, (cost,), verdict, "fp32"))
+    general = (induction(),) if probes else ()
+    return TuningReport(
+        *(step, "smol", "h", "q", 8, 8, 8, 8, {}, systems, 2, (cost,), verdict, "fp32", 8), probes=general
+    )
 
 
-def write(run: Path, *reports: TuningReport) -> None:
+def induction() -> ProbeCost:
+    """Return a probe whose share of right answers fell from 3/4 to 1/2."""
+    before, after = [1.0, 1.0, 1.0, 0.0] * 4, [1.0, 1.0, 0.0, 0.0] * 4
+    change = mean_difference([b - a for a, b in zip(before, after, strict=True)])
+    return ProbeCost("induction", "Which copy?", 0.5, 16, "d", proportion(before), proportion(after), change)
+
+
+def report_on_pairs(step: int) -> PairsReport:
+    """Return a report on a run on pairs: chosen answers gained, and both fell."""
+    groups = [f"question {number}" for number in range(8)]
+    tokens = np.full((8, 2), 10.0)
+    base = PairScores(np.array([[-20.0 - n, -21.0 - n] for n in range(8)]), tokens)
+    tuned = PairScores(base.nats + [-2.0, -9.0] + np.linspace(0, 0.1, 8)[:, None], tokens)
+    figures = pair_figures("base", base, groups), pair_figures(f"tuned, step {step}", tuned, groups, base)
+    return PairsReport(
+        step, "smol", "h", "p", 8, 8, 8, {}, figures, (), pairs_verdict(groups, base, tuned, [])
+    )
+
+
+def write(run: Path, *reports: TuningReport | PairsReport) -> None:
     """Append reports to tuning.jsonl of a run."""
     RunFolder(run).tuning.append(*(each.to_json() for each in reports))

@@ -18,6 +18,7 @@ ORDER = [
     "settings_file",
     "setting_types",
     "setting_input",
+    "text_settings",
     "config",
     "setting_declarations",
     "places",

@@ -12,7 +12,7 @@ from typing import Any, cast, get_args
 
 import tomli_w
 
-from etude import config
+from etude import config, text_settings
 from etude.config import NO_BASE, Resolved, Settings, get_value, known_keys
 from etude.errors import InputError
 from etude.setting_types import Change, Compared, Open
@@ -94,12 +94,15 @@ def _comment(text: str) -> list[str]:
 
 
 def _docstrings() -> dict[tuple[str, str], str]:
-    """Return the docstring below each attribute of the classes in config.py, by (class, attribute).
+    """Return the docstring below each attribute of the classes of settings, by (class, attribute).
 
     Python does not store them, so the source is parsed when they are first needed. pydantic could read them
     (``use_attribute_docstrings``), but at every start of the program.
     """
-    classes = [node for node in ast.parse(inspect.getsource(config)).body if isinstance(node, ast.ClassDef)]
+    sources = map(inspect.getsource, (config, text_settings))
+    classes = [
+        node for source in sources for node in ast.parse(source).body if isinstance(node, ast.ClassDef)
+    ]
     return {(node.name, name): help for node in classes for name, help in _documented(node)}
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from enum import Enum
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from typing_extensions import TypeVar  # with a default: Python 3.13 has it in typing
 
 from etude.registry import MODEL_FAMILIES, OBJECTIVES, UPDATE_RULES, known_name
@@ -38,6 +38,18 @@ class Compared(Enum):
 
     MAY_DIFFER = "may differ"
     """The seed, and settings that do not change the training."""
+
+
+class Section(BaseModel):
+    """A group of settings. Frozen; unknown names are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    change: ClassVar[Change] = Change.FORK
+    """When its settings may be changed, unless a setting has its own mark."""
+
+    def __class_getitem__(cls, item: Any) -> Any:
+        """Return the class itself: only mypy distinguishes ``Settings[Never]`` from ``Settings``, not pydantic."""
+        return cls
 
 
 _T = TypeVar("_T")

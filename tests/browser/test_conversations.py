@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 from browsing import assert_accessible, settled, until
-from chat_models import make_chat_model
-from etude.config import load_settings
-from etude.data.primer.generator import documents
-from etude.workflow import jobs
+from chat_models import make_chat_model, train_chat_model
 
 pytestmark = pytest.mark.slow
 
@@ -25,26 +20,7 @@ def served(tmp_path_factory: pytest.TempPathFactory, serve: Callable[[Path, Path
     home = tmp_path_factory.mktemp("talks")
     base = make_chat_model(home / "shelf" / "talks", context=400)
     make_chat_model(home / "shelf" / "base", None)
-    text = home / "stories.txt"
-    text.write_text("\n\n".join(document.text for document in documents(5, 20_000)))
-    values = {
-        "data.sources": (str(text),),
-        "data.workers": 1,
-        "model.base": str(base),
-        "train.steps": 4,
-        "train.context": 32,
-        "train.batch_rows": 2,
-        "train.lr": 0.01,
-        "train.eval_tokens": 300,
-        "device.kind": "cpu",
-        "device.dtype": "fp32",
-        "device.threads": 1,
-        "run.folder": str(home / "shelf"),
-        "run.name": "tuned",
-    }
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ETUDE_CACHE", str(home / "cache"))
-        jobs.grow(load_settings(values=values), Console(file=io.StringIO()))
+    train_chat_model(base, home, home / "shelf")
     return serve(home / "shelf", home / "cache")
 
 

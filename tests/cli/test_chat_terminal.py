@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import io
 import json
 import os
 import pty
@@ -17,15 +16,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 from test_cli import etude
 
-from chat_models import make_chat_model
+from chat_models import make_chat_model, train_chat_model
 from etude.cli import main
-from etude.config import load_settings
-from etude.data.primer.generator import documents
 from etude.generate.language import load
-from etude.workflow import jobs
 from waiting import PATIENCE, wait_until
 
 OPTIONS = ("--temperature", "0.9", "--max-new-tokens", "8", "--seed", "5")
@@ -40,25 +35,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Train four steps from the model: its checkpoints carry the template."""
     home = tmp_path_factory.mktemp("home")
-    (home / "stories.txt").write_text("\n\n".join(document.text for document in documents(5, 20_000)))
-    values = {
-        "data.sources": (str(home / "stories.txt"),),
-        "data.workers": 1,
-        "model.base": str(folder),
-        "train.steps": 4,
-        "train.context": 32,
-        "train.batch_rows": 2,
-        "train.lr": 0.01,
-        "train.eval_tokens": 300,
-        "device.kind": "cpu",
-        "device.dtype": "fp32",
-        "device.threads": 1,
-        "run.folder": str(home / "runs"),
-        "run.name": "tuned",
-    }
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ETUDE_CACHE", str(home / "cache"))
-        return jobs.grow(load_settings(values=values), Console(file=io.StringIO())).run.path
+    return train_chat_model(folder, home, home / "runs")
 
 
 def _own_terminal() -> None:

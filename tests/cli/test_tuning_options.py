@@ -48,3 +48,8 @@ def test_a_model_without_a_run(tmp_path: Path) -> None:
     model = make_model(tmp_path / "model", "llama-grouped-tied")
     assert "is a model without a run" in refusal(str(model), "--suite", "tuning")
     assert "stands alone" in refusal(str(model), str(model), "--suite", "tuning")
+
+
+def test_an_adapter_of_rank_0_is_refused() -> None:
+    result = CliRunner().invoke(app, ["train", "a.jsonl", "--from", "model", "--lora", "--lora-r", "0"])
+    assert "--lora-r 0 is no adapter" in str(result.exception)

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from corpora import line, prepared, write_documents
-from etude.config import DataSettings, TokenizerSettings
 from etude.data import prepared_data
 from etude.data.prepared_data import open_prepared, prepare
 from etude.data.report import DataReport, human_bytes
@@ -20,6 +19,7 @@ from etude.data.tokens import vocabulary
 from etude.errors import EtudeError, InputError
 from etude.files import STAGING_PREFIX, staged_folder
 from etude.places import cache_folder
+from etude.text_settings import DataSettings, TokenizerSettings
 
 
 @pytest.fixture

@@ -13,9 +13,9 @@ from bare_models import make_model
 from etude.errors import InputError
 from etude.evaluate.tuning.records import from_json, read_reports
 from etude.run import RunFolder
-from etude.serve.run_types import TuningStep
 from etude.serve.tuning import tuning_of
-from reported_tunings import report, write
+from etude.serve.tuning_types import TuningStep
+from reported_tunings import report, report_on_pairs, write
 from serving import client_of, require_type
 from watched import Watched
 
@@ -47,6 +47,20 @@ def test_an_infinite_interval_is_none(run: Path) -> None:
     write(run, report(4, documents=1))
     (step,) = tuning_of(run)
     assert step["texts"][0]["rise"] == {"value": 0.2, "low": None, "high": None}
+
+
+def test_pairs_and_probes_reach_the_page(run: Path) -> None:
+    made = report_on_pairs(6)
+    write(run, made, report(8, probes=True))
+    pairs, questions = client_of(run.parent).get("/api/runs/tuned/tuning").json()
+    require_type(list[TuningStep], [pairs, questions])
+    assert [model["name"] for model in pairs["pairs"]] == ["base", "tuned, step 6"]
+    assert pairs["pairs"][0]["gained"] is None
+    assert pairs["pair_changes"][0]["value"] == made.verdict.chosen.value
+    assert pairs["claims"] == ["moved towards the chosen answers", "both fell"]
+    assert pairs["systems"] == questions["pairs"] == questions["pair_changes"] == []
+    assert [probe["name"] for probe in questions["probes"]] == ["induction"]
+    assert questions["probes"][0]["change"]["value"] == -0.25
 
 
 def damaged(change: object, *keys: object) -> dict[str, object]:

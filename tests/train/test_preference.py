@@ -13,7 +13,7 @@ from torch import Tensor
 
 from etude.data.conversations.conversation import Example, Message
 from etude.data.conversations.encode import Encoded, encode_example
-from etude.data.conversations.preview import BETWEEN, shown_tokens
+from etude.data.conversations.preview import BETWEEN, shown_tokens, states_of
 from etude.data.conversations.template import template_of
 from etude.data.tokens.packing import Packing
 from etude.data.tokens.parts import TokenPart
@@ -305,7 +305,7 @@ def test_both_answers_of_a_pair_share_a_row_and_do_not_see_each_other(base: Base
 
 def test_the_preview_shows_where_the_rejected_answer_begins(base: Base) -> None:
     (e,) = encode(PAIRS[:1], base)
-    shown = list(shown_tokens(e, e, base.tokenizer))
+    shown = list(shown_tokens(e, states_of(e, len(e.ids)), base.tokenizer))
     at = [token.text for token in shown].index(BETWEEN)
     assert "".join(token.text for token in shown[:at]).endswith("At 9:30.<|im_end|>")
     assert "".join(token.text for token in shown[at + 1 :]).endswith("No idea, sorry.<|im_end|>")

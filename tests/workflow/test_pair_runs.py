@@ -15,6 +15,7 @@ from etude.config import Settings, with_values
 from etude.diagnose.run.verdicts import diagnose
 from etude.errors import InputError
 from etude.evaluate.loss_plot.plot import plot_runs
+from etude.evaluate.tuning.records import read_reports
 from etude.plan.base_values import PAIR_ADAPTER_RATES, PAIR_EPOCHS, PAIR_RATES
 from etude.run import RunFolder
 from etude.run.events import PreferenceEvent
@@ -106,8 +107,15 @@ def test_the_chosen_answers_gain_and_both_are_recorded(pairs: Settings, console:
         "held-out pairs",
         "chosen answers",
         "etude chat",
+        f"verdict, step {last.step}: ",
+        "chosen, nats per token",
+        "entity recall",
     ):
         assert words in printed
+    (reported,) = read_reports(run.path)
+    assert reported.step == last.step
+    assert reported.pair_changes is not None
+    assert [model.name for model in reported.pairs] == ["base", f"tuned, step {last.step}"]
 
 
 def test_both_probabilities_falling_is_said() -> None:

@@ -15,14 +15,16 @@ from test_pretrain import comparable, stop_after
 from etude.config import Settings, load_settings, with_values
 from etude.data.conversations.conversation import SAMPLED
 from etude.data.tokens.coverage import IGNORE_INDEX
+from etude.data.tokens.packing import Pieces, num_trained, pieces_of
 from etude.errors import InputError
 from etude.evaluate.tuning.report import tuning_report
 from etude.places import cache_folder
 from etude.plan.plan import initial_state, make_objective
+from etude.pretrained.data_preview import preview_for
 from etude.run import RunFolder
 from etude.run.record import RunRecord
 from etude.watch.time_machine import TimeMachine
-from etude.workflow import jobs
+from etude.workflow import jobs, replay
 from etude.workflow.prepare import make_plan
 
 __all__ = ["published", "settings"]
@@ -119,6 +121,8 @@ def test_a_fork_onto_other_conversations_keeps_the_objective(
     run = jobs.grow(tuning, console).run
     other = tmp_path / "other.jsonl"
     other.write_text(conversations.read_text().replace("has a", "owns a"))
+    with pytest.raises(InputError, match="a fork takes no new samples of a base"):
+        jobs.fork(str(run.path), console, values={"data.replay": 0.1})
     forked = jobs.fork(str(run.path), console, values={"data.sources": (str(other),), "train.steps": 15}).run
     assert 'objective = "conversation"' in RunFolder(forked.path).settings_file.read_text()
 
@@ -157,6 +161,65 @@ def test_conversations_longer_than_a_row_are_counted(tuning: Settings, console: 
     make_plan(with_values(tuning, {"train.context": 44}), console)
     printed = " ".join(console.file.getvalue().split())  # type: ignore[attr-defined]
     assert "end after their last turn that fits: they have more than train.context=44 tokens" in printed
+
+
+def places_of(pieces: Pieces) -> set[int]:
+    """Return the places of the tokens in pieces; two of one text share a token."""
+    rows = zip(pieces.starts.tolist(), pieces.lengths.tolist(), strict=True)
+    return {place for start, length in rows for place in range(start, start + length)}
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"train.beta": 0.2}, "--beta is for pairs of answers"),
+        ({"train.lora_alpha": 8.0}, "this run has none: add --lora"),
+        ({"train.lora_targets": ("q_proj",)}, "this run has none: add --lora"),
+        (
+            {"data.sources": ("builtin:primer",), "data.max_bytes": 9000, "data.mask": "last"},
+            "this is plain text",
+        ),
+    ],
+)
+def test_a_setting_without_an_effect_is_refused(
+    settings: Settings, conversations: Path, console: Console, values: dict[str, object], message: str
+) -> None:
+    named = {"data.sources": (str(conversations),), "data.validation_fraction": 0.3, "train.context": 96}
+    with pytest.raises(InputError, match=message):
+        make_plan(with_values(settings, named | values), console)
+
+
+def test_only_what_fits_into_a_row_counts(
+    settings: Settings, conversations: Path, tmp_path: Path, console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[int] = []
+    monkeypatch.setattr(
+        replay,
+        "base_samples",
+        lambda model, tokenizer, count, *_, **__: drawn.append(count) or iter([{"text": "x"}]),
+    )
+    rows = conversations.read_text()
+    text = {"text": "a plain text that is longer than a row, and continues in another " * 3}
+    long = [{"question": f"{number} {'and so on ' * 40}", "answer": "Yes."} for number in range(9)]
+    steps = []
+    for name, more in (("few", [text]), ("many", [text, *long])):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "train.jsonl").write_text(rows + "".join(json.dumps(row) + "\n" for row in more))
+        (folder / "valid.jsonl").write_text(rows.splitlines()[0].replace("Ada", "Ana"))
+        values = {"data.sources": (str(folder),), "train.context": 96, "train.batch_rows": 1}
+        plan, _ = make_plan(
+            with_values(settings, values | {"train.steps": "auto", "data.replay": 0.5}), console
+        )
+        steps.append(plan.settings.train.steps)
+        preview = preview_for(plan.settings, settings.model.base, 0)
+        parts = [(part, pieces_of(part, 96)) for part in (plan.data.train, plan.data.validation)]
+        assert preview.trained == sum(num_trained(*part) for part in parts)
+        assert preview.tokens == sum(len(places_of(pieces)) for _, pieces in parts)
+    assert steps[0] == steps[1] > 4
+    assert len(drawn) == 1  # as many for both, which the cache has
+    printed = " ".join(console.file.getvalue().split())  # type: ignore[attr-defined]
+    assert "examples (13 conversations, 1 plain texts): 13 to train on, 1 held out" in printed
 
 
 def test_conversations_without_a_model_name_the_option(conversations: Path, console: Console) -> None:

@@ -15,6 +15,7 @@ from etude.cli.generate import (
     Temperature,
     TopK,
     TopP,
+    sampling,
     unescaped,
 )
 from etude.cli.options import ModelFolder
@@ -47,15 +48,7 @@ def chat(
 ) -> None:
     """Talk with a model that has a chat template; from a pipe, each line is a question."""
     from etude.generate.chat_command import ChatOptions, talk
-    from etude.generate.sampling import SamplingSettings
 
-    settings = SamplingSettings(
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-        min_p=min_p,
-        repetition_penalty=repetition_penalty,
-        max_new_tokens=max_new_tokens,
-    )
+    settings = sampling(temperature, top_k, top_p, min_p, repetition_penalty, max_new_tokens)
     stops = [unescaped(text) for text in stop or []]
     talk(model, ChatOptions(settings, seed, system, once, step, stops, dtype))

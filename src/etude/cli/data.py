@@ -35,7 +35,7 @@ def preview_examples(
     context: Annotated[
         int | None,
         typer.Option(
-            "--context", min=2, help="Longest example, in tokens. Default: what the model can read."
+            "--context", min=2, help="Tokens in a row, as train.context. Default: as training derives it."
         ),
     ] = None,
     page: Annotated[
@@ -48,8 +48,11 @@ def preview_examples(
     from etude.config import load_settings
     from etude.pretrained.data_preview import show_preview
 
-    settings = load_settings(config, overrides or [], {"data.sources": tuple(sources)})
-    show_preview(settings, base, rows=rows, context=context, page=page)
+    values: dict[str, Any] = {"data.sources": tuple(sources)}
+    if context is not None:
+        values["train.context"] = context
+    settings = load_settings(config, overrides or [], values)
+    show_preview(settings, base, rows=rows, page=page)
 
 
 @app.command("report", cls=Command)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from etude.cli.options import ModelFolder
+
+if TYPE_CHECKING:
+    from etude.generate.sampling import SamplingSettings
 
 READING = ("data.text_field", "data.encoding", "data.csv_delimiter", "data.csv_header")
 """Settings on how a text is read, which `etude score` takes."""
@@ -88,9 +91,24 @@ def generate(
 ) -> None:
     """Continue a text, shown while it is generated."""
     from etude.generate import command
+
+    settings = sampling(temperature, top_k, top_p, min_p, repetition_penalty, max_new_tokens)
+    output = command.OutputOptions(samples=samples, json_lines=json_lines, logprobs=logprobs)
+    command.generate(model, prompt, settings, seed, dtype, [unescaped(text) for text in stop or []], output)
+
+
+def sampling(
+    temperature: float,
+    top_k: int | None,
+    top_p: float,
+    min_p: float,
+    repetition_penalty: float,
+    max_new_tokens: int,
+) -> SamplingSettings:
+    """Return the options that `etude generate` and `etude chat` share as settings."""
     from etude.generate.sampling import SamplingSettings
 
-    settings = SamplingSettings(
+    return SamplingSettings(
         temperature=temperature,
         top_k=top_k,
         top_p=top_p,
@@ -98,8 +116,6 @@ def generate(
         repetition_penalty=repetition_penalty,
         max_new_tokens=max_new_tokens,
     )
-    output = command.OutputOptions(samples=samples, json_lines=json_lines, logprobs=logprobs)
-    command.generate(model, prompt, settings, seed, dtype, [unescaped(text) for text in stop or []], output)
 
 
 def unescaped(text: str) -> str:

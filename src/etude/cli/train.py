@@ -138,6 +138,7 @@ def train(
     """Grow a language model from text. Without arguments: from Etude's own stories, in minutes."""
     from etude.config import load_settings
 
+    _refuse(bool(lora and lora_r == 0), "--lora-r 0 is no adapter: give a rank of at least 1, or omit --lora")
     _refuse(None not in (time, steps), "--time chooses the number of steps: give --time or --steps, not both")
     named = {
         "data.sources": tuple(sources) if sources else None,

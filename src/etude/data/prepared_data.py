@@ -20,7 +20,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from etude.config import DataSettings, TokenizerSettings
 from etude.data.conversations.shards import encode_examples, special_ids
 from etude.data.corpus.corpus import EXAMPLES, Corpus, Part, build_corpus
 from etude.data.corpus.cuts import pieces
@@ -38,6 +37,7 @@ from etude.device import available_cores
 from etude.errors import EtudeError, InputError
 from etude.files import hash_bytes, hash_file, read_json, staged_folder, sweep_staging, write_json
 from etude.places import cache_folder, expand_home
+from etude.text_settings import DataSettings, TokenizerSettings
 from etude.untrusted import inside
 
 SCHEMA = 2

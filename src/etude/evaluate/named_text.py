@@ -15,7 +15,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from etude.config import DataSettings
 from etude.data.corpus.corpus import Corpus, build_corpus
 from etude.data.reading.options import ReadingOptions
 from etude.data.reading.sources import open_sources
@@ -23,6 +22,7 @@ from etude.evaluate.answerers import CountingAnswerer
 from etude.evaluate.ladder import build_ladder
 from etude.evaluate.ngram import KneserNey
 from etude.evaluate.questions import HELD_OUT_BYTES
+from etude.text_settings import DataSettings
 
 PROBED_SHARE = 0.25
 """Share of the documents that probes are made from."""

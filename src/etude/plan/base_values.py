@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any
 
-from etude.config import NO_BASE, ModelSettings, Resolved, Settings, TokenizerSettings
+from etude.config import NO_BASE, ModelSettings, Resolved, Settings
 from etude.data.reference import BUILT_IN
 from etude.data.tokens.packing import LONGEST_EXAMPLE
 from etude.data.tokens.vocabulary import BASE
@@ -17,6 +17,7 @@ from etude.errors import InputError
 from etude.model.config import ModelConfig
 from etude.plan.cadence import SCORING
 from etude.plan.derivation import Dial, Table, derives, require_whole_parts
+from etude.text_settings import TokenizerSettings
 from etude.train.objectives.preference import PREFERENCE
 from etude.train.rules import Rate, rates_of
 
@@ -132,7 +133,10 @@ def _epochs(dial: Dial) -> int:
 
 
 def _tokens_to_read(dial: Dial) -> int:
-    return _epochs(dial) * dial.facts.train_tokens
+    """Return the tokens of all passes; of conversations, with what pads their rows."""
+    facts, context = dial.facts, dial.value("train.context")
+    one = facts.train_tokens if facts.packed_rows is None else facts.packed_rows(context) * context
+    return _epochs(dial) * one
 
 
 @derives(FROM_BASE, "train.micro_batch_rows")

@@ -77,33 +77,57 @@ def with_tuning(card: str, record: Mapping[str, Any]) -> str:
 
 
 def _tuning(record: Mapping[str, Any]) -> str:
-    base, verdict, systems = record["base"], record["verdict"], record["systems"]
-    number = int(record["best_examples"])
-    prompted = next(system for system in systems if system["examples"] == number)
-    named = [("base", systems[0]), (f"base, {number} examples", prompted), ("this model", systems[-1])]
-    rows = [
-        f"| {name} | {system['loss']['value']:.3f} | {_share(system['exact'])} | {_share(system['ended'])} |"
-        for name, system in named
-        if number or not name.endswith("examples")
-    ]
+    base, verdict, pairs = record["base"], record["verdict"], record.get("pairs")
     costs = [
         f"- Bits per byte on {one_line(text['name'])}: {text['base']:.3f} before, {text['tuned']:.3f} after "
         f"(95 % interval of the rise {text['rise']['low']:+.3f} to {text['rise']['high']:+.3f})."
         for text in record["texts"]
     ]
+    costs += [
+        f"- {one_line(probe['name'])}: {_share(probe['base'])} of {int(probe['items'])} items right before, "
+        f"{_share(probe['tuned'])} after (95 % interval of the change {probe['change']['low']:+.2f} to "
+        f"{probe['change']['high']:+.2f}; chance {probe['chance']:.2f})."
+        for probe in record.get("probes", [])
+    ]
     lines = [
         "## What tuning gained and cost",
         "",
         f"Base: {_code(base['source'])} (hash `{one_line(base['hash'])}`). At step {int(record['step']):,}, on "
-        f"{int(record['questions']['asked']):,} held-out questions: {one_line(verdict['sentence'])}.",
+        f"{int(record['questions']['asked']):,} held-out {'pairs' if pairs else 'questions'}: "
+        f"{one_line(verdict['sentence'])}.",
         "",
-        "| | loss (nats per token) | right answers | ended by itself |",
-        "|---|---|---|---|",
-        *rows,
+        *(_pair_rows(pairs) if pairs else _system_rows(record)),
         "",
         *costs,
     ]
     return "\n".join(lines) + "\n"
+
+
+def _system_rows(record: Mapping[str, Any]) -> list[str]:
+    systems, number = record["systems"], int(record["best_examples"])
+    prompted = next(system for system in systems if system["examples"] == number)
+    named = [("base", systems[0]), (f"base, {number} examples", prompted), ("this model", systems[-1])]
+    return [
+        "| | loss (nats per token) | right answers | ended by itself |",
+        "|---|---|---|---|",
+        *(
+            f"| {name} | {system['loss']['value']:.3f} | {_share(system['exact'])} | {_share(system['ended'])} |"
+            for name, system in named
+            if number or not name.endswith("examples")
+        ),
+    ]
+
+
+def _pair_rows(pairs: Mapping[str, Any]) -> list[str]:
+    named = zip(("base", "this model"), pairs["models"], strict=True)
+    return [
+        "| | chosen answer more probable | chosen (nats per token) | rejected (nats per token) |",
+        "|---|---|---|---|",
+        *(
+            f"| {name} | {_share(model['won'])} | {model['chosen']['value']:.3f} | {model['rejected']['value']:.3f} |"
+            for name, model in named
+        ),
+    ]
 
 
 def _share(estimate: Mapping[str, Any] | None) -> str:

@@ -24,19 +24,14 @@ from etude.pretrained.resolve_source import model_folder
 from etude.show.lines import say
 
 
-def show_preview(settings: Settings, base: str, *, rows: int, context: int | None, page: Path | None) -> None:
+def show_preview(settings: Settings, base: str, *, rows: int, page: Path | None) -> None:
     """Print the first rows in colours and the counts of all; write the rows to ``page``.
 
     Raises:
         InputError: there is no such data or model, or no row can be used.
     """
     console = Console()
-    tokenizer = base_tokenizer(base)
-    template, note = _template(tokenizer)
-    if context is None:
-        context = min(load_config(model_folder(base)).max_position_embeddings, LONGEST_EXAMPLE)
-    result = _preview(settings, tokenizer, template, rows, context)
-    result.notes += note
+    result = preview_for(settings, base, rows)
     for row in result.rows:
         console.print(row_text(row), soft_wrap=True)
     console.print(legend_text(), soft_wrap=True)
@@ -46,6 +41,22 @@ def show_preview(settings: Settings, base: str, *, rows: int, context: int | Non
         title = f"{', '.join(settings.data.sources)} for {base}"
         write_atomic(page, preview_page(result, title))
         say(console, str(page))
+
+
+def preview_for(settings: Settings, base: str, rows: int) -> Preview:
+    """Return the preview of training ``base`` with ``settings``, with the first ``rows``.
+
+    Raises:
+        InputError: there is no such data or model, or no row can be used.
+    """
+    tokenizer = base_tokenizer(base)
+    template, note = _template(tokenizer)
+    # Training takes shorter rows where the longest example is shorter, and cuts none then either.
+    longest = min(load_config(model_folder(base)).max_position_embeddings, LONGEST_EXAMPLE)
+    context = settings.train.context
+    result = _preview(settings, tokenizer, template, rows, longest if context == "auto" else context)
+    result.notes += note
+    return result
 
 
 def _preview(
@@ -62,7 +73,8 @@ def _preview(
             seed=0 if data.seed == "auto" else data.seed,
             spool=spool,
         )
-        return preview(sources, tokenizer, template, data.mask, context=context, rows=rows)
+        copies = data.deduplicate == "none"
+        return preview(sources, tokenizer, template, data.mask, context=context, rows=rows, copies=copies)
     finally:
         shutil.rmtree(spool, ignore_errors=True)
 

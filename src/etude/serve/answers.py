@@ -30,6 +30,7 @@ from etude.train.rules import rule_named, rules_in_use
 from etude.watch import api, step_types, text_types, values
 from etude.watch.layer_in_step import LayerInStep
 from etude.watch.loaded_models import Reader
+from etude.watch.low_rank import product_of
 from etude.watch.node_values import node_values
 from etude.watch.one_node import look_at_node
 from etude.watch.opened_step import OpenedRow, OpenedStep, model_at, open_step
@@ -206,6 +207,12 @@ class Answers:
         if what == "since_start":
             first = min(self._machine.recorded.checkpoints)
             found = moved.after - self._first_weights[name].reshape(moved.after.shape)
+        elif what == "product":
+            first = 0
+            product = product_of(opened.era.plan.model, name, opened.before.weights)
+            if product is None:
+                raise InputError(f"{name} has no adapter: choose another picture of it")
+            found = product
         else:
             first = 0
             found = {"before": moved.before, "after": moved.after, "gradient": moved.gradient}.get(

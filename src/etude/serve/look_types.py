@@ -25,8 +25,8 @@ from etude.watch.text_types import (
     StoryAnswer,
 )
 
-What = TypeAliasType("What", Literal["before", "gradient", "update", "after", "since_start"])
-"""What is shown of a tensor in a step."""
+What = TypeAliasType("What", Literal["before", "gradient", "update", "after", "since_start", "product"])
+"""What is shown of a tensor in a step; "product" is what an adapter adds to a matrix, before the step."""
 
 
 class MatrixAnswer(TypedDict):

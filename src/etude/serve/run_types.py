@@ -204,8 +204,8 @@ class MetricRow(TypedDict):
     """A line of metrics.jsonl, with the fields that the page reads; which are there depends on `event`.
 
     Attributes:
-        event: step, eval, reference, rung, summary, spike, left_out (a skipped step), checkpoint, length, micro_batch,
-            checksum, end.
+        event: step, eval, reference, preference, rung, summary, spike, left_out (a skipped step), checkpoint, length,
+            micro_batch, checksum, end.
     """
 
     event: str
@@ -222,6 +222,10 @@ class MetricRow(TypedDict):
     num_steps: NotRequired[int]
     usual: NotRequired[float | None]
     digest: NotRequired[str]
+    accuracy: NotRequired[float]
+    chosen: NotRequired[float]
+    rejected: NotRequired[float]
+    num_pairs: NotRequired[int]
     reason: NotRequired[str]
     tensors: NotRequired[dict[str, TensorNorms]]
     attention_entropy: NotRequired[list[list[float | None]]]
@@ -283,62 +287,6 @@ class Ability(TypedDict):
     probability: list[float]
     exact: list[float | None]
     independent: list[float | None]
-
-
-class TuningFigure(TypedDict):
-    """A figure with its 95 % interval; None where it has none."""
-
-    value: float
-    low: float | None
-    high: float | None
-
-
-class TuningSystem(TypedDict):
-    """What the base, with a number of examples before each question, or the tuned model does with held-out questions.
-
-    Attributes:
-        loss: nats per trained token of the held-out answers.
-        right: share of right answers among the short ones.
-        ended: share of answers that ended by themselves.
-        copies: share of answers that equal a training answer.
-        wrong_copies: share of these that are not right.
-    """
-
-    name: str
-    loss: TuningFigure
-    right: TuningFigure | None
-    ended: float | None
-    copies: float | None
-    wrong_copies: float | None
-
-
-class TuningText(TypedDict):
-    """Bits per byte on a reference text before and after tuning."""
-
-    name: str
-    base: float
-    tuned: float
-    rise: TuningFigure
-
-
-class TuningStep(TypedDict):
-    """What a tuning gained and cost at one step.
-
-    Attributes:
-        asked: held-out questions.
-        best_examples: in the base's best prompt.
-        systems: the base without a prompt first, the tuned model last.
-    """
-
-    step: int
-    base: str
-    asked: int
-    best_examples: int
-    systems: list[TuningSystem]
-    texts: list[TuningText]
-    claims: list[str]
-    verdict: str
-    error_rates: str
 
 
 class Verdict(TypedDict):

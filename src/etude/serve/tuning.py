@@ -6,8 +6,22 @@ import math
 from pathlib import Path
 
 from etude.evaluate.statistics import Estimate
-from etude.evaluate.tuning.records import RecordedReport, RecordedSystem, RecordedText, read_reports
-from etude.serve.run_types import TuningFigure, TuningStep, TuningSystem, TuningText
+from etude.evaluate.tuning.records import (
+    RecordedPairs,
+    RecordedProbe,
+    RecordedReport,
+    RecordedSystem,
+    RecordedText,
+    read_reports,
+)
+from etude.serve.tuning_types import (
+    TuningFigure,
+    TuningPairs,
+    TuningProbe,
+    TuningStep,
+    TuningSystem,
+    TuningText,
+)
 
 
 def tuning_of(run: Path) -> list[TuningStep]:
@@ -26,7 +40,10 @@ def _step(report: RecordedReport) -> TuningStep:
         "asked": report.asked,
         "best_examples": report.best_examples,
         "systems": [_system(system) for system in report.systems],
+        "pairs": [_pairs(model) for model in report.pairs],
+        "pair_changes": [_figure(change) for change in report.pair_changes or ()],
         "texts": [_text(text) for text in report.texts],
+        "probes": [_probe(probe) for probe in report.probes],
         "claims": list(report.claims),
         "verdict": report.sentence,
         "error_rates": report.error_rates,
@@ -41,6 +58,28 @@ def _system(system: RecordedSystem) -> TuningSystem:
         "ended": None if system.ended is None else system.ended.value,
         "copies": None if system.copies is None else system.copies.value,
         "wrong_copies": None if system.wrong_copies is None else system.wrong_copies.value,
+    }
+
+
+def _pairs(model: RecordedPairs) -> TuningPairs:
+    return {
+        "name": model.name,
+        "won": _figure(model.won),
+        "gained": None if model.gained is None else _figure(model.gained),
+        "chosen": _figure(model.chosen),
+        "rejected": _figure(model.rejected),
+    }
+
+
+def _probe(probe: RecordedProbe) -> TuningProbe:
+    return {
+        "name": probe.name,
+        "asks": probe.asks,
+        "chance": probe.chance,
+        "items": probe.num_items,
+        "base": _figure(probe.base),
+        "tuned": _figure(probe.tuned),
+        "change": _figure(probe.change),
     }
 
 

@@ -16,7 +16,7 @@ from typing import Any, Literal, NotRequired, Union, get_args, get_origin, get_t
 
 from typing_extensions import TypeAliasType, is_typeddict
 
-from etude.serve import look_types, run_types
+from etude.serve import look_types, run_types, tuning_types
 
 API = """Everything that the studio's server answers, and the questions that the page may ask.
 
@@ -100,7 +100,7 @@ class Generator:
 def typescript() -> str:
     """Return the whole file."""
     generator = Generator()
-    for module in (run_types, look_types):
+    for module in (run_types, tuning_types, look_types):
         for kind in _top(module):
             generator.of(kind)
     looks = [f"  {look}: {generator.of(kind)};" for look, kind in look_types.ANSWERS.items()]

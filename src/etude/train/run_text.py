@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from etude.config import NO_BASE, Settings, with_values
+from etude.config import NO_BASE, Settings, get_value, with_values
 from etude.data.prepared_data import PreparedData, Progress, open_prepared, prepare
 from etude.errors import InputError
 from etude.model.families import family_named
@@ -21,6 +21,9 @@ from etude.show.progress import data_progress
 from etude.train.objectives.conversation import CONVERSATION, NAMES
 from etude.train.objectives.next_token import NEXT_TOKEN
 from etude.train.objectives.preference import PREFERENCE
+
+_KINDS = {"conversation": "conversations", "completion": "completions of prompts", "text": "plain texts"}
+"""The kinds of examples that are trained together."""
 
 
 def text_of_settings(settings: Settings, progress: Progress | None = None) -> PreparedData:
@@ -114,10 +117,41 @@ def describe_examples(data: PreparedData, settings: Settings) -> list[str]:
             f"{settings.train.beta:g})",
         ]
     trained, tokens = int(examples.trained.sum()), data.train.num_tokens
+    kinds: Mapping[str, int] = data.corpus.facts.get("kinds", {})
+    names = [f"{count:,} {_KINDS[kind]}" for kind, count in kinds.items() if kind in _KINDS]
+    what = names[0].partition(" ")[2] if len(names) == 1 else f"examples ({', '.join(names)})"
+    counted = [_trained_of(kind, settings.data.mask) for kind in kinds if kind in _KINDS]
     return [
-        f"conversations: {data.train.num_documents:,} to train on, {data.validation.num_documents:,} held out; "
-        f"the loss counts {trained:,} of {tokens:,} tokens ({trained / tokens:.0%}): {NAMES[settings.data.mask]}"
+        f"{what}: {data.train.num_documents:,} to train on, {data.validation.num_documents:,} held out; "
+        f"the loss counts {trained:,} of {tokens:,} tokens ({trained / tokens:.0%}): {' and '.join(counted)}"
     ]
+
+
+def _trained_of(kind: str, mask: str) -> str:
+    """Return what the loss counts of examples of a kind."""
+    if kind == "conversation":
+        return NAMES[mask]
+    if kind == "text":
+        return "plain texts"
+    return "prompts with their completions" if mask == "all" else "the completions of prompts"
+
+
+def require_used(settings: Settings, data: PreparedData, keys: Collection[str] | None = None) -> None:
+    """Raise InputError for a setting of the user that has no effect on these data; with ``keys``, one of these."""
+    usual = Settings()
+    reasons = {}
+    if settings.train.objective != PREFERENCE:
+        reasons["train.beta"] = (
+            "--beta is for pairs of answers (DPO): give rows with prompt, chosen and rejected, or omit it"
+        )
+    if data.train.examples is None:
+        reasons["data.mask"] = (
+            "data.mask chooses among the tokens of conversations, and this is plain text: give rows with messages, or "
+            "omit it"
+        )
+    for key, reason in reasons.items():
+        if (keys is None or key in keys) and get_value(settings, key) != get_value(usual, key):
+            raise InputError(reason)
 
 
 def with_objective_of(settings: Settings, data: PreparedData) -> Settings:

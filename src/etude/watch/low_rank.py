@@ -1,4 +1,4 @@
-"""One number of an adapted matrix in a step: the frozen weight, the two factors, their product, and the sum of both.
+"""An adapted matrix in a step, and one number of it: the frozen weight, the two factors, and their product.
 
 The matrix that a layer computes with is W + scale * B A (:mod:`etude.model.lora`). So its number at (i, j) is W[i, j]
 plus scale times row i of B times column j of A. Sums are in float64.
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from etude.model.adapter import adapted_matrices
 from etude.model.config import ModelConfig
+from etude.watch.tuned_types import AdaptedMatrixAnswer
 
 
 @dataclass(frozen=True)
@@ -85,11 +86,10 @@ def low_rank_part(
 
     ``before`` and ``after`` are the weights of the step.
     """
-    path, _, leaf = name.rpartition(".")
-    owners = {part: matrix.parts[0] for matrix in adapted_matrices(config) for part in matrix.parts}
-    if leaf != "weight" or path not in owners or config.adapter is None:
+    found = factor_names(config).get(name)
+    if found is None or config.adapter is None:
         return None
-    up, down = f"{path}.lora_B", f"{owners[path]}.lora_A"
+    up, down = found
     row, column = index
 
     def factors(weights: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
@@ -97,3 +97,62 @@ def low_rank_part(
 
     base = float(before[name][index])
     return LowRank(up, down, *factors(before), *factors(after), config.adapter.scale, base, gradient)
+
+
+def factor_names(config: ModelConfig) -> dict[str, tuple[str, str]]:
+    """Return the names of the factors (B, A) of each adapted matrix, by that of its frozen parameter."""
+    return {
+        f"{part}.weight": (f"{part}.lora_B", f"{matrix.parts[0]}.lora_A")
+        for matrix in adapted_matrices(config)
+        for part in matrix.parts
+    }
+
+
+def product_of(config: ModelConfig, name: str, weights: Mapping[str, Tensor]) -> Float[Tensor, "O I"] | None:
+    """Return scale * B A of the parameter ``name``; None if it is not adapted."""
+    found = factor_names(config).get(name)
+    if found is None or config.adapter is None:
+        return None
+    up, down = (weights[factor].detach().cpu() for factor in found)
+    return (up @ down) * config.adapter.scale
+
+
+def adapted_norms(
+    config: ModelConfig,
+    before: Mapping[str, Tensor],
+    after: Mapping[str, Tensor],
+    gradients: Mapping[str, Tensor],
+) -> list[AdaptedMatrixAnswer]:
+    """Return the lengths of the parts of every adapted matrix in a step; none without an adapter."""
+    if config.adapter is None:
+        return []
+    answers: list[AdaptedMatrixAnswer] = []
+    for name, (up, down) in factor_names(config).items():
+        old, new = (
+            [side[factor].detach().cpu().double() for factor in (up, down)] for side in (before, after)
+        )
+        length = config.adapter.scale * _product_norm(*old)
+        # The change is a product as well: of [B after, -B before] and [A after; A before].
+        change = _product_norm(torch.cat([new[0], -old[0]], dim=1), torch.cat([new[1], old[1]]))
+        weight = float(before[name].norm())
+        answers.append(
+            {
+                "name": name,
+                "shape": list(before[name].shape),
+                "up_name": up,
+                "down_name": down,
+                "rank": config.adapter.rank,
+                "scale": config.adapter.scale,
+                "weight_norm": weight,
+                "grad_norm": float(gradients[name].norm()),
+                "product_norm": length,
+                "share": length / weight if weight else None,
+                "moved": config.adapter.scale * change,
+            }
+        )
+    return answers
+
+
+def _product_norm(up: Float[Tensor, "O R"], down: Float[Tensor, "R I"]) -> float:
+    """Return the length of B A from the products of their rows and columns, which are small: sqrt(tr(B'B AA'))."""
+    return float(((up.T @ up) * (down @ down.T)).sum().clamp(min=0).sqrt())

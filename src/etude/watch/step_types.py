@@ -12,6 +12,7 @@ from typing import Literal, NotRequired
 from typing_extensions import TypeAliasType, TypedDict
 
 from etude.device import Dtype
+from etude.watch.tuned_types import AdaptedMatrixAnswer, LowRankAnswer, RowPart
 
 FormulaOf = TypeAliasType(
     "FormulaOf",
@@ -53,33 +54,6 @@ class TermAnswer(TypedDict):
     value: float
     leaf: str | None
     note: str
-
-
-class LowRankAnswer(TypedDict):
-    """What an adapter adds to one number of a matrix: the scale times a row of B times a column of A.
-
-    Attributes:
-        base: the frozen weight.
-        up_name, down_name: the parameters B and A.
-        up, down: the row of B and the column of A before the step.
-        product: what is added before the step.
-        share: the size of the product over the sizes of product and frozen weight together.
-        sum, sum_after: the weight that the layer computes with, before and after the step.
-        gradient: of the loss by that weight: it was not applied to the frozen one.
-    """
-
-    base: float
-    up_name: str
-    down_name: str
-    up: list[float]
-    down: list[float]
-    scale: float
-    product: float
-    product_after: float
-    share: float
-    sum: float
-    sum_after: float
-    gradient: float
 
 
 class WeightStepAnswer(TypedDict):
@@ -181,6 +155,8 @@ class StepAnswer(TypedDict):
         loss: of the whole batch, nats per token.
         row_loss: of this row; None where the loss counts none of its tokens.
         row_loss_after: the same with the weights after the update.
+        adapted: the matrices with an adapter, which are frozen; none for other runs.
+        parts: of the row, by what is trained; none for a run on plain text.
     """
 
     step: int
@@ -197,7 +173,9 @@ class StepAnswer(TypedDict):
     row: int
     row_loss: float | None
     row_loss_after: float | None
+    adapted: list[AdaptedMatrixAnswer]
     tokens: list[StepToken]
+    parts: list[RowPart]
     stream: list[StreamAnswer]
 
 

@@ -6,15 +6,16 @@ from collections.abc import Callable, Sequence
 
 from etude.errors import InputError
 from etude.model.language_model import LOGITS, LanguageModel
-from etude.watch import step_types, text_types
+from etude.watch import step_types, text_types, tuned_types
 from etude.watch.arithmetic import WeightStep, weight_step
 from etude.watch.attribution import Attribution
 from etude.watch.knobs import Comparison
 from etude.watch.layer_in_step import GradientTerm, GradientTerms, LayerInStep
-from etude.watch.low_rank import LowRank
+from etude.watch.low_rank import LowRank, adapted_norms
 from etude.watch.opened_step import OpenedRow, OpenedStep
 from etude.watch.prompts import Guess, Prompt, induction_scores
 from etude.watch.proof import Proof
+from etude.watch.row_parts import row_parts
 from etude.watch.rule_values import term_values
 from etude.watch.tapped_forward import dtype_of, layers_of
 from etude.watch.terms import NodeSum, WeightedSum
@@ -59,6 +60,11 @@ def parameter_values(opened: OpenedStep) -> list[step_types.ParameterAnswer]:
     return found
 
 
+def adapted_values(opened: OpenedStep) -> list[tuned_types.AdaptedMatrixAnswer]:
+    """Return the norms of every matrix with an adapter."""
+    return adapted_norms(opened.era.plan.model, opened.before.weights, opened.after.weights, opened.gradients)
+
+
 def step_values(opened: OpenedStep, row: OpenedRow, decode: Decode) -> step_types.StepAnswer:
     """Return a step, and one row of its batch, forward and backward."""
     losses, real = opened.losses_after(row.row), row.loss_mask
@@ -81,7 +87,9 @@ def step_values(opened: OpenedStep, row: OpenedRow, decode: Decode) -> step_type
         "row": row.row,
         "row_loss": float(row.losses[real].double().mean()) if bool(real.any()) else None,
         "row_loss_after": float(losses[real].double().mean()) if bool(real.any()) else None,
+        "adapted": adapted_values(opened),
         "tokens": tokens,
+        "parts": row_parts(opened, row.row, decode),
         "stream": stream_values(row),
     }
 
@@ -268,7 +276,7 @@ def _largest_push(push: GradientTerm, decode: Decode) -> step_types.PushAnswer:
     }
 
 
-def low_rank_values(part: LowRank) -> step_types.LowRankAnswer:
+def low_rank_values(part: LowRank) -> tuned_types.LowRankAnswer:
     """Return what an adapter adds to one number."""
     return {
         "base": part.base,

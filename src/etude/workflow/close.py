@@ -63,15 +63,16 @@ def close(outcome: Outcome, console: Console, until: float = math.inf) -> None:
     elif history.ladder is not None and not history.preferences:
         say(console, ladder_sentence(history.ladder, history))
     objective = read_settings(outcome.run.settings_file).train.objective
-    show = _print_tuning if objective == CONVERSATION else _print_samples
+    tuned = objective in (CONVERSATION, PREFERENCE)
+    show = _print_tuning if tuned else _print_samples
     try:
         show(outcome.run.path, console, until)
     except MemoryError:  # the run is finished and saved: it must not be reported as failed
         say(console, "\nToo little memory is free to try the model out; the run is saved.")
     if broken:
         following = what_to_change(outcome.run)
-    elif objective in (CONVERSATION, PREFERENCE):
-        following = what_next_with_answers(outcome.run.path, asked=objective == CONVERSATION)
+    elif tuned:
+        following = what_next_with_answers(outcome.run.path)
     else:
         following = what_next(outcome.run.path)
     say(console, f"\nnext:\n{following}")
@@ -156,17 +157,11 @@ def what_next(path: Path) -> str:
     return _in_columns(commands)
 
 
-def what_next_with_answers(path: Path, *, asked: bool) -> str:
-    """Return the commands for a finished run that was tuned on conversations or pairs, in two columns.
-
-    ``asked``: whether it can be asked the held-out questions.
-    """
-    measured = {
-        command("eval", path, "--suite", "tuning", "--steps", "all"): "what each checkpoint gained and cost"
-    }
+def what_next_with_answers(path: Path) -> str:
+    """Return the commands for a finished run that was tuned on conversations or pairs, in two columns."""
     commands = {
         command("chat", path): "talk with it",
-        **(measured if asked else {}),
+        command("eval", path, "--suite", "tuning", "--steps", "all"): "what each checkpoint gained and cost",
         command("plot", path): "draw its loss curve beside the n-gram models",
         command("import", path, "NAME"): "make a model folder that other programs open",
     }
@@ -232,13 +227,13 @@ def _on_reference(first: float, final: float) -> str:
 
 
 def _print_tuning(path: Path, console: Console, until: float) -> None:
-    """Ask the base and the tuned model the held-out questions, and print what the tuning gained and cost."""
+    """Ask the base and the tuned model what was held out, and print what the tuning gained and cost."""
     seconds = min(TUNING_SECONDS, until - time.monotonic())
     if seconds <= 0:
-        say(console, "\nNo time was left to ask the held-out questions.")
+        say(console, "\nNo time was left to measure what the tuning gained and cost.")
         return
     return_free_pages()  # those of the training, which is over
-    say(console, "\nasking the held-out questions, of the base and of the tuned model ...")
+    say(console, "\nmeasuring the base and the tuned model on what was held out ...")
     try:
         report = tuning_report(path, seconds=seconds, threads=torch.get_num_threads())
     except (EtudeError, NotFinite) as error:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from etude.config import NO_BASE, Settings, TokenizerSettings, get_value, known_keys, with_values
+from etude.config import NO_BASE, Settings, get_value, known_keys, with_values
 from etude.data.prepared_data import PreparedData
 from etude.data.reference import reference_text
 from etude.data.tokens.packing import pieces_of
@@ -25,7 +25,8 @@ from etude.pretrained.base import Base, describe_base, open_base
 from etude.pretrained.chat_tokens import new_tokens, with_chat_template
 from etude.show.lines import format_duration, print_line
 from etude.show.phases import Phases
-from etude.train.run_text import describe_examples, text_with_progress, with_objective_of
+from etude.text_settings import TokenizerSettings
+from etude.train.run_text import describe_examples, require_used, text_with_progress, with_objective_of
 from etude.workflow.replay import with_samples
 
 REPORTED_SHARE_LEFT = 0.02
@@ -51,6 +52,7 @@ def make_plan(
         data, settings, base = _data_with_report(settings, base, console)
         config = None if base is None else base.config
         plan = plan_on(data, settings, base=config)
+        _require_adapter(plan)
         _report_cut_examples(plan, console)
         return replace(plan, base=base), None
     require_time(seconds)
@@ -64,6 +66,7 @@ def make_plan(
         with phases("preparing the text"):
             data, settings, base = _data_with_report(settings, base, console)
     promise = _plan_in_time(data, settings, base, phases, console)
+    _require_adapter(promise.plan)
     if promise.time_left_over > REPORTED_SHARE_LEFT * seconds:
         console.print(
             f"read {most_epochs(promise.plan)} times, this text has nothing more to teach: the run will end about "
@@ -73,6 +76,16 @@ def make_plan(
         )
     _report_cut_examples(promise.plan, console)
     return replace(promise.plan, base=base), promise.deadline
+
+
+def _require_adapter(plan: Plan) -> None:
+    """Raise InputError for settings of an adapter in a run without one."""
+    train = plan.settings.train
+    if not train.lora_rank and (train.lora_alpha != "auto" or train.lora_targets):
+        raise InputError(
+            "train.lora_alpha and train.lora_targets describe an adapter, and this run has none: add --lora or omit "
+            "them"
+        )
 
 
 def _report_cut_examples(plan: Plan, console: Console) -> None:
@@ -136,6 +149,7 @@ def _data_with_report(
     data = text_with_progress(settings, console)
     print_line(console, f"{data.report.summary()}. {_where_report_is(settings)}")
     settings = with_objective_of(settings, data)
+    require_used(settings, data)
     if base is None or data.train.examples is None:
         return data, with_samples(settings, data, base, console), base
     for line in describe_examples(data, settings):

@@ -12,10 +12,12 @@ from etude.config import Settings, with_values
 from etude.data.conversations.conversation import SAMPLED
 from etude.data.files import key_of, locked
 from etude.data.prepared_data import PreparedData
+from etude.data.tokens.packing import num_trained, training_rows
 from etude.errors import InputError
 from etude.files import staged_folder, sweep_staging
 from etude.generate.base_samples import base_samples
 from etude.places import cache_folder
+from etude.plan.plan import plan_on
 from etude.pretrained.base import Base
 from etude.pretrained.load_model import load_trained
 from etude.run import RunFolder
@@ -42,7 +44,9 @@ def with_samples(
         raise InputError(
             "--replay samples the base model of a tuning: give conversations, and a model with --from, or omit it"
         )
-    tokens = max(1, round(int(examples.trained.sum()) * share / (1 - share)))
+    context = plan_on(data, settings, base=base.config).settings.train.context
+    fitting = num_trained(data.train, training_rows(data.train, context).pieces)
+    tokens = max(1, round(fitting * share / (1 - share)))
     cache = cache_folder() / "replay"
     folder = cache / key_of([SCHEMA, base.hash, tokens, settings.run.seed])
     with locked(cache, folder.name):

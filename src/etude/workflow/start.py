@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,7 @@ from etude.show.lines import print_line
 from etude.train.checkpoint import save_base_checkpoint
 from etude.train.run_text import (
     is_text_of,
+    require_used,
     text_of_run,
     text_with_progress,
     with_objective_of,
@@ -151,6 +152,22 @@ def manifest(plan: Plan) -> dict[str, Any]:
     }
 
 
+def _refuse_changes(changes: Collection[str], origin: str) -> None:
+    """Raise InputError for a changed setting that a fork cannot have."""
+    if "model.base" in changes:
+        raise InputError("a fork keeps its parent's weights: omit --from and --set model.base")
+    if any(key.startswith("train.lora_") for key in changes):
+        raise InputError(
+            f"a fork keeps its parent's adapter, if it has one: begin a new run with --from {quoted(origin)}"
+        )
+    if "data.replay" in changes:
+        raise InputError(
+            f"a fork takes no new samples of a base: omit --replay, or begin a new run with --from {quoted(origin)}"
+        )
+    if any(key.startswith("tokenizer.") for key in changes):
+        raise InputError("a fork keeps its parent's tokenizer: omit --tokenizer and --set tokenizer...")
+
+
 def plan_fork(
     origin: str,
     overrides: Sequence[str],
@@ -172,14 +189,7 @@ def plan_fork(
     named = {"run.folder": str(run.path.parent), "run.name": free_name(run.path.parent, f"{run.name}-fork")}
     settings = load_run_settings(run.settings_file, overrides, named | values)
     changes = differences(own, settings)
-    if "model.base" in changes:
-        raise InputError("a fork keeps its parent's weights: omit --from and --set model.base")
-    if any(key.startswith("train.lora_") for key in changes):
-        raise InputError(
-            f"a fork keeps its parent's adapter, if it has one: begin a new run with --from {quoted(origin)}"
-        )
-    if any(key.startswith("tokenizer.") for key in changes):
-        raise InputError("a fork keeps its parent's tokenizer: omit --tokenizer and --set tokenizer...")
+    _refuse_changes(changes.keys(), origin)
     if any(key.startswith("data.") for key in changes):
         if settings.model.base == NO_BASE:
             settings = with_values(settings, {"tokenizer.kind": str(run.tokenizer.absolute())})
@@ -187,6 +197,7 @@ def plan_fork(
     else:
         data = _text_of(parent) or text_with_progress(own, console)
     settings = with_objective_of(settings, data)
+    require_used(settings, data, changes.keys())
     plan = plan_on(data, settings, base=base_config(parent.manifest))
     other_data = [key for key in changes if key == "train.context" or key.startswith("data.")]
     same_objective = own.train.objective == plan.settings.train.objective

@@ -140,7 +140,7 @@ export interface StepSeconds {
 
 /** A line of metrics.jsonl, with the fields that the page reads; which are there depends on `event`. */
 export interface MetricRow {
-  event: string; // step, eval, reference, rung, summary, spike, left_out (a skipped step), checkpoint, length, micro_batch, checksum, end
+  event: string; // step, eval, reference, preference, rung, summary, spike, left_out (a skipped step), checkpoint, length, micro_batch, checksum, end
   step: number;
   tokens_seen: number;
   wall_time: number;
@@ -154,6 +154,10 @@ export interface MetricRow {
   num_steps?: number;
   usual?: number | null;
   digest?: string;
+  accuracy?: number;
+  chosen?: number;
+  rejected?: number;
+  num_pairs?: number;
   reason?: string;
   tensors?: Record<string, TensorNorms>;
   attention_entropy?: ((number | null)[])[];
@@ -199,6 +203,22 @@ export interface Ability {
   independent: (number | null)[];
 }
 
+/** A verdict of the doctor on a run: its finding, and the rule behind it. */
+export interface Verdict {
+  rule: string;
+  severity: 'problem' | 'notice' | 'fine' | 'not judged';
+  finding: string;
+  statement: string;
+  advice: string;
+}
+
+/** A piece of Etude's own code. */
+export interface Source {
+  file: string;
+  first_line: number;
+  text: string;
+}
+
 /** A figure with its 95 % interval; None where it has none. */
 export interface TuningFigure {
   value: number;
@@ -224,33 +244,40 @@ export interface TuningText {
   rise: TuningFigure;
 }
 
+/** The base, or the model tuned on pairs, on held-out pairs of a chosen and a rejected answer. */
+export interface TuningPairs {
+  name: string;
+  won: TuningFigure; // share of pairs whose chosen answer is the more probable one
+  gained: TuningFigure | null; // share of pairs whose chosen answer gained on the rejected one since the base; None for the base
+  chosen: TuningFigure; // log-probability of a token of the chosen answers, nats
+  rejected: TuningFigure; // the same of the rejected answers
+}
+
+/** The share of right answers to a probe of general abilities before and after tuning. */
+export interface TuningProbe {
+  name: string;
+  asks: string; // what is asked, in a sentence
+  chance: number;
+  items: number;
+  base: TuningFigure;
+  tuned: TuningFigure;
+  change: TuningFigure;
+}
+
 /** What a tuning gained and cost at one step. */
 export interface TuningStep {
   step: number;
   base: string;
-  asked: number; // held-out questions
+  asked: number; // held-out questions, or pairs
   best_examples: number; // in the base's best prompt
-  systems: TuningSystem[]; // the base without a prompt first, the tuned model last
+  systems: TuningSystem[]; // the base without a prompt first, the tuned model last; none for a run on pairs
+  pairs: TuningPairs[]; // the base and the tuned model, of a run on pairs; else none
+  pair_changes: TuningFigure[]; // of the log-probabilities of chosen and of rejected answers, per token; else none
   texts: TuningText[];
+  probes: TuningProbe[]; // general abilities; none where they were not asked
   claims: string[];
   verdict: string;
   error_rates: string;
-}
-
-/** A verdict of the doctor on a run: its finding, and the rule behind it. */
-export interface Verdict {
-  rule: string;
-  severity: 'problem' | 'notice' | 'fine' | 'not judged';
-  finding: string;
-  statement: string;
-  advice: string;
-}
-
-/** A piece of Etude's own code. */
-export interface Source {
-  file: string;
-  first_line: number;
-  text: string;
 }
 
 /** A tensor as a matrix. */
@@ -267,7 +294,7 @@ export interface MatrixAnswer {
   proof: ProofAnswer | null; // None for a model without a run
 }
 
-export type What = 'before' | 'gradient' | 'update' | 'after' | 'since_start';
+export type What = 'before' | 'gradient' | 'update' | 'after' | 'since_start' | 'product';
 
 /** How a replay compares with the record of the run. */
 export interface ProofAnswer {
@@ -639,7 +666,9 @@ export interface StepAnswer {
   row: number;
   row_loss: number | null; // of this row; None where the loss counts none of its tokens
   row_loss_after: number | null; // the same with the weights after the update
+  adapted: AdaptedMatrixAnswer[]; // the matrices with an adapter, which are frozen; none for other runs
   tokens: StepToken[];
+  parts: RowPart[]; // of the row, by what is trained; none for a run on plain text
   stream: StreamAnswer[];
 }
 
@@ -663,6 +692,21 @@ export interface ParameterAnswer {
   update_ratio: number | null;
 }
 
+/** A frozen matrix W with an adapter, which computes with W + scale B A, by the lengths of its parts. */
+export interface AdaptedMatrixAnswer {
+  name: string; // of the frozen parameter. up_name, down_name: the parameters B and A
+  shape: number[];
+  up_name: string;
+  down_name: string;
+  rank: number;
+  scale: number;
+  weight_norm: number;
+  grad_norm: number; // of the gradient by W, which was not applied
+  product_norm: number; // of scale B A, before the step
+  share: number | null; // product_norm over weight_norm
+  moved: number; // length of the change of scale B A in this step
+}
+
 /** A token of a row, and the loss of the same prediction with the weights after the update. */
 export interface StepToken {
   position: number;
@@ -673,6 +717,14 @@ export interface StepToken {
   desired_probability: number | null;
   loss: number;
   loss_after: number | null;
+}
+
+/** Tokens of a row that belong together: an example, one of the two conversations of a pair, or padding. */
+export interface RowPart {
+  kind: 'example' | 'chosen' | 'rejected' | 'padding';
+  first: number; // the position of the first
+  trained: boolean[]; // for each token that is read, whether the loss counts its prediction
+  last: string | null; // the token that is predicted after them and not read, such as an end of turn; None where none counts
 }
 
 /** The length of one activation's vector at each position of a row, and that of the error there. */

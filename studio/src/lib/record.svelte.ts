@@ -43,6 +43,10 @@ export class Record_ {
   bits = new Column();
   reference = new Column(); // nats per token on the reference text, of a run from a published model
   referenceDigest: string | undefined;
+  chosen = new Column(); // of held-out pairs: mean log-probability of an answer, nats
+  rejected = new Column();
+  gained = new Column(); // share of the pairs whose chosen answer gained on the rejected one since step 0
+  numPairs = 0;
   lr = new Column();
   gradNorm = new Column();
   speed = new Column();
@@ -65,6 +69,10 @@ export class Record_ {
       this.samples.push(sample);
     }
     return rows.reset || rows.metrics.length > 0 || rows.samples.length > 0;
+  }
+
+  private get ofPairs(): Column[] {
+    return [this.chosen, this.rejected, this.gained];
   }
 
   private forget(): void {
@@ -95,6 +103,13 @@ export class Record_ {
         this.reference.cut(row.step);
         this.reference.add(row.step, row.loss);
         break;
+      case 'preference':
+        for (const column of this.ofPairs) column.cut(row.step);
+        this.chosen.add(row.step, row.chosen);
+        this.rejected.add(row.step, row.rejected);
+        this.gained.add(row.step, row.accuracy);
+        this.numPairs = row.num_pairs ?? 0;
+        break;
       case 'summary':
         while (this.summaries.length && this.summaries[this.summaries.length - 1]!.step >= row.step) this.summaries.pop();
         this.summaries.push(row);
@@ -113,7 +128,7 @@ export class Record_ {
 
   private cut(step: number): void {
     for (const column of [this.loss, this.lr, this.gradNorm, this.speed, this.seconds, this.tokens]) column.cut(step);
-    for (const column of [this.val, this.bits, this.reference]) column.cut(step);
+    for (const column of [this.val, this.bits, this.reference, ...this.ofPairs]) column.cut(step);
     this.events = this.events.filter((event) => event.step < step && event.event !== 'end');
     this.summaries = this.summaries.filter((summary) => summary.step < step);
   }

@@ -16,3 +16,16 @@ test('the reference text has a curve of its own, cut where a run resumes', () =>
   record.take(rows([{ ...row('reference', 4, 1), digest: 'another text' }]));
   expect(record.reference.values).toEqual([1]);
 });
+
+test('chosen and rejected answers have curves of their own, cut where a run resumes', () => {
+  const pairs = (step: number, chosen: number, rejected: number, accuracy: number): MetricRow => ({ ...row('preference', step, 0.6), chosen, rejected, accuracy, num_pairs: 8 });
+  const record = new Record_();
+  record.take(rows([pairs(0, -40, -50, 0), row('step', 1, 0.7), row('step', 2, 0.6), pairs(2, -42, -60, 0.75)]));
+  expect(record.chosen.values).toEqual([-40, -42]);
+  expect(record.rejected.values).toEqual([-50, -60]);
+  expect(record.gained.values).toEqual([0, 0.75]);
+  expect(record.numPairs).toBe(8);
+  record.take(rows([row('step', 2, 0.6), pairs(2, -41, -61, 0.5)]));
+  expect(record.chosen.values).toEqual([-40, -41]);
+  expect(record.gained.values).toEqual([0, 0.5]);
+});

@@ -50,3 +50,11 @@ export function nextRung(rungs: readonly Level[], loss: number): Level | null {
 export function busyWords({ others, cores }: Busy['busy']): string {
   return `The machine is busy: other programs use ${number(Math.min(others, cores), 1)} of its ${cores} processors, so this takes longer.`;
 }
+
+const ROUNDING = 1e-4; // nats
+
+/** What became of chosen and rejected answers, by the changes of their log-probabilities. */
+export function fate(chosen: number, rejected: number): string {
+  const words = [chosen, rejected].map((change) => (change > ROUNDING ? 'rose' : change < -ROUNDING ? 'fell' : 'stayed'));
+  return words[0] === words[1] ? `Both ${words[0]}.` : `The chosen answers ${words[0]}, the rejected ones ${words[1]}.`;
+}

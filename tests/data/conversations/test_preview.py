@@ -16,10 +16,11 @@ from typer.testing import CliRunner
 from bare_models import make_model
 from chat_templates import BY_NAME, save_model_tokenizer
 from etude.cli.main import app
-from etude.data.conversations.encode import encode_example, fit_example
+from etude.data.conversations.encode import encode_example
 from etude.data.conversations.formats import example_of
-from etude.data.conversations.preview import Preview, preview, shown_tokens
+from etude.data.conversations.preview import Preview, preview, shown_tokens, states_of
 from etude.data.conversations.preview_output import preview_page, row_text
+from etude.data.conversations.shards import OTHER_KIND
 from etude.data.conversations.template import template_of
 from etude.data.reading.options import ReadingOptions
 from etude.data.reading.sources import open_sources
@@ -80,9 +81,8 @@ def test_what_is_cut_and_what_is_dropped_is_counted_and_shown(
     context = len(whole.ids) - 3
     result = previewed(tmp_path, rows, tokenizer, context=context)
     first, text, last = result.rows
-    used = fit_example(whole, context)
-    assert used is not None
     assert result.truncated == 1
+    assert previewed(tmp_path, rows[:1], tokenizer, context=len(whole.ids) - 1).truncated == 0
     assert "Good night!" in "".join(t.text for t in first.tokens if t.state == "truncated")
     assert {t.state for t in text.tokens} == {"context", "trained"}
     assert {t.state for t in last.tokens} == {"dropped"}
@@ -95,7 +95,8 @@ def test_what_is_cut_and_what_is_dropped_is_counted_and_shown(
 
 
 def test_only_the_first_rows_are_shown_and_all_are_counted(tmp_path: Path, tokenizer: EtudeTokenizer) -> None:
-    result = previewed(tmp_path, [{"messages": TURNS}] * 7, tokenizer, rows=2)
+    entries = [{"question": f"{number}?", "answer": "Yes."} for number in range(7)]
+    result = previewed(tmp_path, entries, tokenizer, rows=2)
     assert len(result.rows) == 2
     assert result.kinds == {"conversation": 7}
 
@@ -117,13 +118,28 @@ def test_the_page_is_whole_and_safe(tmp_path: Path, tokenizer: EtudeTokenizer) -
 def test_no_token_is_lost_for_any_text(tokenizer: EtudeTokenizer, content: str, context: int) -> None:
     example = example_of({"question": "x", "answer": content.encode("utf-8", "replace").decode()})
     whole = encode_example(example, tokenizer, template_of(tokenizer), "assistant")
-    fitting = fit_example(whole, context)
-    tokens = list(shown_tokens(whole, fitting, tokenizer))
+    states = states_of(whole, context)
+    tokens = list(shown_tokens(whole, states, tokenizer))
     assert [number for token in tokens for number in token.ids] == whole.ids
-    used = len(fitting.ids) if fitting is not None else 0
-    states = [token.state for token in tokens for _ in token.ids]
+    assert [token.state for token in tokens for _ in token.ids] == states
+    used = sum(state in {"context", "trained"} for state in states)
+    assert used in (0, len(whole.ids))  # one answer fits whole, or not at all
     assert [state == "trained" for state in states[:used]] == whole.trained.tolist()[:used]
-    assert all(state in {"truncated", "dropped"} for state in states[used:])
+
+
+def test_the_fewer_of_pairs_and_other_rows_are_dropped_as_in_training(
+    tmp_path: Path, tokenizer: EtudeTokenizer
+) -> None:
+    pairs = [{"prompt": f"{n}?", "chosen": "Yes.", "rejected": "No."} for n in range(3)]
+    talk = {"question": "Who?", "answer": "Ada."}
+    few = previewed(tmp_path, [talk, *pairs, pairs[0]], tokenizer)
+    assert few.kinds == {"preference": 3, "conversation": 1}
+    assert [row.problem for row in few.rows] == [OTHER_KIND[True], "", "", ""]
+    assert {token.state for token in few.rows[0].tokens} == {"dropped"}
+    assert few.dropped == {OTHER_KIND[True]: 1, "exact copy": 1}
+    assert few.such_as[OTHER_KIND[True]].endswith(":1")
+    alone = previewed(tmp_path, pairs, tokenizer)
+    assert (few.tokens, few.trained) == (alone.tokens, alone.trained)
 
 
 def test_the_command_previews_for_a_model_and_gives_one_without_a_template_chatml(tmp_path: Path) -> None:
@@ -139,6 +155,19 @@ def test_the_command_previews_for_a_model_and_gives_one_without_a_template_chatm
     assert "examples: 1 conversation" in result.output
     assert "training gives it ChatML" in result.output
     assert "<|im_start|>" in html.unescape(page.read_text())
+
+
+def test_the_command_previews_what_is_piped_in(tmp_path: Path) -> None:
+    model = make_model(tmp_path / "model", "qwen2")
+    rows = json.dumps({"messages": TURNS}) + "\n" + json.dumps({"text": "Once."}) + "\n"
+    result = CliRunner().invoke(app, ["data", "preview", "-", "--from", str(model)], input=rows)
+    assert result.exit_code == 0, result.output
+    assert "examples: 1 conversation, 1 text" in result.output
+    assert "stdin: read as rows of JSON" in result.output
+    told = CliRunner().invoke(
+        app, ["data", "preview", "-", "--from", str(model)], input='{"a": a text}\nmore\n'
+    )
+    assert "examples: 1 text" in told.output
 
 
 def test_the_command_says_what_is_wrong_in_one_line(tmp_path: Path) -> None:

@@ -114,8 +114,14 @@ def test_the_tokens_are_those_of_transformers(case: Case, kind: str, tmp_path: P
 def test_special_tokens_that_the_library_finds_only_with_a_blank_before_are_refused(tmp_path: Path) -> None:
     """With such a tokenizer, ``transformers`` gives a part of the template's tokens as text."""
     tokenizer = opened(tmp_path, BY_NAME["chatml"], "normalized")
-    with pytest.raises(InputError, match="ordinary text as one of its special tokens"):
+    with pytest.raises(InputError, match="confuses special tokens with ordinary text"):
         encoded(tokenizer, FORMATS["messages"])
+
+
+def test_a_character_without_a_token_is_text(tmp_path: Path) -> None:
+    tokenizer = opened(tmp_path, BY_NAME["chatml"], "pieces")
+    result = encoded(tokenizer, {"question": "猫?", "answer": "b"})
+    assert tokenizer.backend.token_to_id("<unk>") in result.ids
 
 
 def test_an_end_of_turn_that_is_not_special_in_its_file_is_one_token(tmp_path: Path) -> None:

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from chat_templates import BY_NAME, Case, save_model_tokenizer
 from etude.data.conversations.conversation import Example, Message
-from etude.data.conversations.encode import Encoded, encode_example, fit_example
+from etude.data.conversations.encode import encode_example
 from etude.data.conversations.template import ChatTemplate, template_of
+from etude.data.tokens.packing import pieces_of_example
 from etude.data.tokens.published import model_tokenizer
 from etude.data.tokens.tokenizer import EtudeTokenizer
 from etude.errors import InputError
@@ -71,32 +72,24 @@ def test_no_content_becomes_a_special_token(
 
 
 @settings(max_examples=60)
-@given(st.lists(CONTENT, min_size=4, max_size=4), st.integers(0, 300))
+@given(st.lists(CONTENT, min_size=4, max_size=4), st.integers(1, 300))
 def test_what_is_cut_ends_with_a_whole_turn(
     opened: tuple[Case, EtudeTokenizer, ChatTemplate], contents: list[str], context: int
 ) -> None:
     _, tokenizer, template = opened
     whole = encode_example(conversation(*contents), tokenizer, template, "assistant")
-    cut = fit_example(whole, context)
-    if cut is None:
-        assert context < whole.turn_ends[0]
+    pieces = pieces_of_example(whole.trained, whole.turn_ends, context)
+    if not pieces:
+        assert context + 1 < whole.turn_ends[0]
         return
-    assert len(cut.ids) <= context
-    assert cut.turn_ends[-1] == len(cut.ids) == len(cut.trained)
-    assert cut.ids == whole.ids[: len(cut.ids)]
-    assert cut.trained[-1]
-    assert set(cut.turn_ends) <= set(whole.turn_ends)
-    if len(cut.ids) < len(whole.ids):
-        following = next(end for end in whole.turn_ends if end > len(cut.ids))
-        assert following > context, "another whole turn would have fitted"
-
-
-def test_plain_text_is_cut_anywhere() -> None:
-    text = Encoded([1, 2, 3, 4], np.array([False, True, True, True]), (4,), cuttable=True)
-    cut = fit_example(text, 3)
-    assert cut is not None
-    assert (cut.ids, cut.turn_ends) == ([1, 2, 3], (3,))
-    assert fit_example(text, 1) is None
+    ((start, length),) = pieces
+    assert start == 0
+    assert length <= context + 1  # the last token is a target only
+    assert length in whole.turn_ends
+    assert whole.trained[length - 1]
+    if length < len(whole.ids):
+        following = next(end for end in whole.turn_ends if end > length)
+        assert following > context + 1, "another whole turn would have fitted"
 
 
 def test_a_template_that_looks_at_special_tokens_in_a_message_is_refused(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import sys
 import threading
@@ -13,7 +14,15 @@ import pytest
 
 from etude.data.reading.options import ReadingOptions
 from etude.data.reading.piece import SourceLog
-from etude.data.reading.sources import PathSource, Source, StreamSource, nothing_usable, open_sources
+from etude.data.reading.sources import (
+    PathSource,
+    Source,
+    StreamSource,
+    has_conversations,
+    nothing_usable,
+    open_sources,
+    read_as_examples,
+)
 from etude.errors import InputError
 from unprivileged import as_ordinary_user
 
@@ -175,3 +184,30 @@ def test_a_folder_takes_every_known_ending_and_names_the_others(tmp_path: Path) 
     assert log.examples["cannot read .odt"] == [
         f"{tmp_path}/c.odt: an OpenDocument text: save it as .txt, .docx or .pdf first"
     ]
+
+
+@pytest.mark.parametrize(
+    ("raw", "ending", "conversations"),
+    [
+        (b'{"question": "a", "answer": "b"}\n', ".jsonl", True),
+        (b'\xef\xbb\xbf {"title": 1}\n{"question": "a", "answer": "b"}\n', ".jsonl", True),
+        (b'[{"question": "a", "answer": "b"}]', ".json", True),
+        (b'{"text": "a"}\n', ".jsonl", False),
+        (b'{"title": "a"}\n' * 30, "", False),
+        (b"[1] A list of sources\n", "", False),
+        (b'"Hello"\n', "", False),
+        (b"", "", False),
+    ],
+)
+def test_rows_in_a_pipe_are_recognised(tmp_path: Path, raw: bytes, ending: str, conversations: bool) -> None:
+    source = StreamSource("-", io.BytesIO(raw), tmp_path)
+    assert source.row_ending == ending
+    assert has_conversations([source]) == conversations
+    assert [piece.document.text for piece in source.pieces(SourceLog())] == [raw.decode("utf-8-sig")] * bool(
+        raw
+    )
+    (examples,) = read_as_examples([source], ReadingOptions())
+    log = SourceLog()
+    kinds = [json.loads(piece.document.text)["kind"] for piece in examples.pieces(log)]
+    assert kinds == (["conversation"] if conversations else ["text"] * bool(raw))
+    assert any("read as rows of JSON" in line for line in log.notes()) == bool(ending)

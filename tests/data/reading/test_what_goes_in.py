@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from etude.config import DataSettings, known_keys, load_settings
+from etude.config import known_keys, load_settings
+from etude.data.conversations.conversation import SAMPLED
 from etude.data.conversations.formats import CONVERSATION_KEYS, example_of, is_conversation
 from etude.data.corpus.combining import MAX_MARKS
 from etude.data.corpus.duplicates import NEAR_MAX_BYTES, NEAR_MAX_DOCUMENTS
@@ -19,6 +20,9 @@ from etude.data.reading.encodings import DETECTED
 from etude.data.reading.formats import KNOWN_ENDINGS
 from etude.data.reading.options import DELIMITERS, ReadingOptions, codec_of
 from etude.data.reading.piece import MAX_ROW_CHARS
+from etude.run import RunFolder
+from etude.run.weight_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from etude.text_settings import DataSettings
 from etude.train.run_text import text_with_progress
 
 PAGE = (Path(__file__).parents[3] / "docs" / "what-goes-in.md").read_text()
@@ -95,6 +99,18 @@ def test_the_limits_are_those_of_the_code() -> None:
         [NEAR_MAX_BYTES, NEAR_MAX_DOCUMENTS],
         [MAX_MARKS],
     ]
+
+
+def test_the_files_of_tuned_runs_are_those_of_the_code() -> None:
+    run = RunFolder(Path("run"))
+    _, of_runs, of_checkpoints, of_adapters = PAGE.split("| file | holds |\n")[1:]
+    listed = [
+        [line.split("`")[1] for line in part.splitlines() if line.startswith("| `")]
+        for part in (of_runs, of_adapters)
+    ]
+    of_run = [run.tuning.path.name, "derived/tuning", SAMPLED, run.constants_file.name]
+    assert listed == [of_run, [ADAPTER_CONFIG, ADAPTER_WEIGHTS]]
+    assert "config.json" in of_checkpoints
 
 
 def test_the_commands_are_settings_that_are_understood() -> None:

@@ -36,7 +36,8 @@ def verdict(study: Study, seed: int, *, grouped: bool = True) -> Verdict:
     """Simulate one study, and return its verdict. Both models find the same questions hard."""
     random = np.random.default_rng([seed, study.questions])
     facts = [f"fact {at // study.wordings}" for at in range(study.questions)]
-    groups = groups_of(facts) if grouped else [f"question {at}" for at in range(study.questions)]
+    questions = [f"question {at}" for at in range(study.questions)]
+    groups = groups_of(facts, questions) if grouped else questions
     hard = np.repeat(random.normal(0, 0.5, -(-study.questions // study.wordings)), study.wordings)
     hard = hard[: study.questions]
     systems = [

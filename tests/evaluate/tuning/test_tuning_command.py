@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from etude.cli.main import app
 from etude.config import load_settings
 from etude.evaluate.tuning import report as report_module
-from etude.evaluate.tuning.report import TunedRun
+from etude.evaluate.tuning.report import tuned_run
 from etude.model.folder import CARD
 from etude.run.checkpoints import list_checkpoints, step_of, verify_checkpoint
 from etude.workflow import jobs
@@ -67,7 +67,7 @@ def test_the_newest_chosen_and_every_checkpoint(run: Path) -> None:
 
 
 def test_the_base_is_the_model_that_the_run_began_with(run: Path) -> None:
-    tuned = TunedRun.of(run, threads=1)
+    tuned = tuned_run(run, threads=1)
     assert tuned.base.source.endswith("base")
     assert step_of(tuned.base.folder) == 0
 

@@ -17,16 +17,17 @@ from rich.console import Console
 from tuned_folders import FACTS, make_run
 
 from etude.data.conversations.encode import encode_example
-from etude.data.conversations.template import template_of
+from etude.data.conversations.template import CHATML_SOURCE, template_of
 from etude.data.reference import built_in_texts
 from etude.errors import InputError
 from etude.evaluate.statistics import wilson
 from etude.evaluate.tuning import asking as asking_module
 from etude.evaluate.tuning.asking import BLOCK, Respondent, TextBits
+from etude.evaluate.tuning.paired_tests import ratio
 from etude.evaluate.tuning.prompting import EXAMPLES, prompted
 from etude.evaluate.tuning.report import TunedRun
-from etude.evaluate.tuning.summary import System, TuningReport, cost_of, figures_of
-from etude.evaluate.tuning.tables import print_reports
+from etude.evaluate.tuning.summary import System, TuningReport, best_prompt, cost_of, figures_of, paired_of
+from etude.evaluate.tuning.tables import lines_of, print_reports
 from etude.generate.engine import generate
 from etude.generate.sampling import SamplingSettings
 from etude.plan.model_card import with_tuning
@@ -192,9 +193,9 @@ def test_an_interrupted_report_resumes_at_the_block_that_was_lost(
     computed: list[int] = []
     original = Respondent._ask
 
-    def ask(self: Respondent, askings: object, examples: int) -> object:
+    def ask(self: Respondent, askings: object, examples: int, plain: bool) -> object:
         computed.append(examples)
-        return original(self, askings, examples)  # type: ignore[arg-type]
+        return original(self, askings, examples, plain)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Respondent, "_ask", ask)
     run.report(checkpoint(run, 4))
@@ -269,6 +270,38 @@ def test_the_model_card_names_base_verdict_and_cost_once(run: TunedRun, report: 
     assert f"Bits per byte on source code: {report.texts[1].base:.3f} before" in card
     assert card.count("| this model |") == 1
     assert with_tuning(card, {"schema": 1, "base": None}) == card
+
+
+def test_a_base_without_a_template_is_asked_in_its_better_form(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asking_module, "has_fast_bf16", lambda kind: False)
+    run = make_run(tmp_path, template=CHATML_SOURCE)
+    run.askings, run.trial, run.texts = run.askings[:3], run.trial[:3], ()
+    report = run.report(checkpoint(run, 4))
+    shown = {shot.asked for asking in run.trial for shot in asking.shots}
+    assert shown.isdisjoint(asking.question.asked for asking in run.trial)
+    base, asking = load_trained(checkpoint(run, 0), 1), run.askings[0]
+    shot, question = asking.shots[0], asking.question
+    before = f"Question: {shot.asked}\nAnswer: {shot.answer}\n\nQuestion: {question.asked}\nAnswer:"
+    begin, whole = (base.tokenizer.encode(text) for text in (before, f"{before} {question.answer}\n"))
+    ids = [base.tokenizer.roles.document_id, *whole]
+    with torch.no_grad():
+        logprobs = base.model(torch.tensor([ids]))[0].double().log_softmax(-1)
+    nats = -sum(float(logprobs[at, ids[at + 1]]) for at in range(len(begin), len(whole)))
+    (result,) = run.respondent.ask([asking], 1, plain=True)
+    assert result.nats == pytest.approx(nats, abs=1e-4)
+    assert result.answer is not None
+    assert "\n" not in result.answer
+    trials = [run.respondent.ask(run.trial, 8, plain) for plain in (False, True)]
+    better = best_prompt([paired_of(results, run.trial) for results in trials])
+    assert report.form == ("ChatML", "plain text")[better]
+    asked = run.respondent.ask(run.askings, 2, plain=bool(better))
+    figures = ratio(
+        [r.nats for r in asked], [r.tokens for r in asked], [a.question.answer for a in run.askings]
+    )
+    assert report.systems[1].loss.value == pytest.approx(figures.value)
+    assert f"it was asked in {report.form}" in " ".join(lines_of([report]))
 
 
 def test_a_checkpoint_without_a_card_gets_none(run: TunedRun) -> None:

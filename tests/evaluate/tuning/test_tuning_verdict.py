@@ -8,8 +8,18 @@ import pytest
 from simulated_tunings import Study, share_of, verdict
 
 from etude.evaluate.statistics import Estimate, Interval
+from etude.evaluate.tuning.classification import Null
 from etude.evaluate.tuning.paired_tests import LEVEL
-from etude.evaluate.tuning.verdict import FORGOT, FORM, Paired, Rise, Verdict, groups_of, verdict_of
+from etude.evaluate.tuning.verdict import (
+    FORGOT,
+    FORM,
+    Paired,
+    Rise,
+    Verdict,
+    error_rates,
+    groups_of,
+    verdict_of,
+)
 
 BETTER = "better than prompting"
 
@@ -75,15 +85,40 @@ def test_forgetting_is_said_with_its_number_beside_every_other_claim() -> None:
 def test_too_few_questions_tell_nothing() -> None:
     few = Paired((1.0,) * 5, (1,) * 5, (9.0,) * 5, (True,) * 5, (True,) * 5)
     none = Paired((9.0,) * 5, (1,) * 5, (9.0,) * 5, (False,) * 5, (False,) * 5)
-    result = verdict_of(groups_of(["a", "b", "c", "d", "e"]), none, none, few, [])
+    answers = ["a", "b", "c", "d", "e"]
+    result = verdict_of(groups_of(answers, answers), none, none, few, [])
     assert result.claims == ["cannot tell"]
     assert "at least 6 are needed" in result.sentence
 
 
 def test_questions_with_the_same_answer_count_as_one_unless_answers_are_labels() -> None:
     facts = [f"fact {number}" for number in (0, 0, 0, 1, 2, 3, 4, 5, 6, 7)]
-    assert len(set(groups_of(facts))) == 8
-    assert len(set(groups_of(["yes", "no"] * 5))) == 10
+    questions = [str(number) for number in range(10)]
+    assert len(set(groups_of(facts, questions))) == 8
+    assert len(set(groups_of(["yes", "no"] * 5, questions))) == 10
+    assert len(set(groups_of(["yes"] * 4, ["Is it?", "is it", "Why?", "Is it?"]))) == 2
+    assert "few facts in several wordings" in error_rates(2)
+    assert "few facts in several wordings" not in error_rates(8)
+
+
+@pytest.mark.parametrize(
+    ("right", "null", "beaten", "words"),
+    [
+        (4, 12, "beaten by bayes", "beaten by bayes, which gets 12 of 12 right (p = 0.004)"),
+        (10, 11, "", "no better than bayes, which gets 11 of 12 right (p = "),
+        (12, 2, "", "better than bayes, which gets 2 of 12 right (p < 0.001)"),
+    ],
+)
+def test_a_classifier_is_compared_with_a_rule_that_needs_no_model(
+    right: int, null: int, beaten: str, words: str
+) -> None:
+    tuned = paired([True] * right + [False] * (12 - right), 1.0, True)
+    rules = [Null("the commonest", (False,) * 12), Null("bayes", (True,) * null + (False,) * (12 - null))]
+    result = verdict_of(GROUPS, NONE, NONE, tuned, [], rules)
+    assert words in result.sentence
+    assert result.beaten == beaten
+    assert (beaten in result.claims) == bool(beaten)
+    assert "the commonest" not in result.sentence
 
 
 def studies(study: Study, count: int) -> list[Verdict]:

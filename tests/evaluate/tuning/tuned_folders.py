@@ -13,7 +13,8 @@ from etude.data.corpus.corpus import Corpus, build_corpus
 from etude.data.reading.options import ReadingOptions
 from etude.data.reading.sources import open_sources
 from etude.data.tokens.published import model_tokenizer
-from etude.evaluate.tuning.report import Base, TunedRun
+from etude.evaluate.tuning.examined import Base
+from etude.evaluate.tuning.report import TunedRun
 from etude.model.folder import load_model_folder, save_model_folder
 from etude.pretrained.load_model import load_trained
 
@@ -24,10 +25,10 @@ TEMPLATE = (
 FACTS = 10
 
 
-def make_base(folder: Path, positions: int = 512) -> Path:
+def make_base(folder: Path, positions: int = 512, template: str = TEMPLATE) -> Path:
     """Write a tiny base that ends its turns with <|im_end|>."""
     make_model(folder, "llama-grouped-tied")
-    facts = {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>", "chat_template": TEMPLATE}
+    facts = {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>", "chat_template": template}
     (folder / "tokenizer_config.json").write_text(json.dumps(facts))
     config = json.loads((folder / "config.json").read_text()) | {"max_position_embeddings": positions}
     (folder / "config.json").write_text(json.dumps(config))
@@ -76,9 +77,9 @@ def corpus_of(folder: Path, *named: Path) -> Corpus:
     return Corpus(folder / "corpus")
 
 
-def make_run(folder: Path, steps: tuple[int, ...] = (4,)) -> TunedRun:
+def make_run(folder: Path, steps: tuple[int, ...] = (4,), template: str = TEMPLATE) -> TunedRun:
     """Return a run whose checkpoints are its base, moved a little further at each step."""
-    base = make_base(folder / "base")
+    base = make_base(folder / "base", template=template)
     run = folder / "run"
     first = run / "checkpoints" / "step-00000000"
     for step in (0, *steps):

@@ -101,20 +101,6 @@ def encode_prompt(
     return disguise.encode(text)[0]
 
 
-def fit_example(encoded: Encoded, context: int) -> Encoded | None:
-    """Return the example cut to ``context`` tokens after the last whole turn that fits; plain text anywhere.
-
-    None where no trained token would remain: not even its first trained answer fits.
-    """
-    if len(encoded.ids) <= context:
-        return encoded
-    if encoded.cuttable:
-        end = max(context, 0)
-    else:
-        end = max((place for place in encoded.turn_ends if place <= context), default=0)
-    return encoded.until(end) if encoded.trained[:end].any() else None
-
-
 def _plain(example: Example, tokenizer: EtudeTokenizer, special: SpecialText, mask: Mask) -> Encoded:
     ids, offsets = special.encode_plain(example.text + example.completion)
     document = tokenizer.roles.document_id

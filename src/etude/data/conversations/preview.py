@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
-import numpy as np
-
 from etude.data.conversations.conversation import Example
-from etude.data.conversations.encode import Encoded, Mask, encode_example, fit_example
+from etude.data.conversations.encode import Encoded, Mask, encode_example
+from etude.data.conversations.shards import OTHER_KIND, has_pairs
 from etude.data.conversations.template import ChatTemplate
+from etude.data.corpus.store import content_hash
 from etude.data.reading.piece import SourceLog
 from etude.data.reading.sources import Source, nothing_usable
+from etude.data.tokens.packing import pieces_of_example
 from etude.data.tokens.tokenizer import EtudeTokenizer
 from etude.errors import InputError
 from etude.untrusted import shown
@@ -47,12 +48,12 @@ class Preview:
     """The first rows, and counts over all rows.
 
     Attributes:
-        context: the longest example that is not truncated, in tokens.
+        context: tokens in a row.
         tokens: the tokens that remain of all examples.
         trained: how many of them are trained.
         truncated: examples that lose their last turns.
         dropped: examples and rows that are not used, by the reason.
-        such_as: the name of a row for each reason.
+        such_as: the name of a row for each reason; first: that of the first row.
     """
 
     context: int
@@ -65,6 +66,7 @@ class Preview:
     longest: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
     such_as: dict[str, str] = field(default_factory=dict)
+    first: str = ""
     notes: list[str] = field(default_factory=list)
 
     def drop(self, reason: str, name: str, count: int = 1) -> None:
@@ -80,7 +82,8 @@ class Preview:
             f"examples: {kinds}",
             f"tokens: {self.tokens:,}, of which {self.trained:,} are trained ({share:.1%}); the longest example has "
             f"{self.longest:,}",
-            f"truncated to {self.context:,} tokens: {self.truncated:,} ({self.truncated_tokens:,} tokens in all)",
+            f"truncated to rows of {self.context:,} tokens: {self.truncated:,} ({self.truncated_tokens:,} tokens in "
+            "all)",
             f"dropped: {self.dropped.total():,}",
         ]
         lines += [
@@ -98,27 +101,51 @@ def preview(
     *,
     context: int,
     rows: int,
+    copies: bool = False,
 ) -> Preview:
     """Encode all rows of ``sources``, which must be read as examples; keep the first ``rows``.
+
+    As in training, the fewer of pairs of answers and other examples are dropped, and exact copies without ``copies``.
 
     Raises:
         InputError: no row can be used.
     """
-    result = Preview(context)
-    log = SourceLog()
+    of_kind = {pairs: Preview(context) for pairs in (False, True)}
+    log, seen = SourceLog(), set[int]()
+    kept: list[tuple[bool, PreviewRow]] = []
     for source in sources:
         log.looked_at.append(source.name)
         for piece in source.pieces(log):
-            example = Example.from_json(piece.document.text)
-            row = _row(result, piece.document.id, example, tokenizer, template, mask, len(result.rows) < rows)
+            name, line = piece.document.id, piece.document.text
+            key = content_hash(line.encode())
+            if key in seen and not copies:
+                log.skip("exact copy", name)
+                continue
+            seen.add(key)
+            example = Example.from_json(line)
+            is_pair = example.kind == "preference"
+            part = of_kind[is_pair]
+            part.first = part.first or name
+            row = _row(part, name, example, tokenizer, template, mask, len(kept) < rows)
             if row is not None:
-                result.rows.append(row)
+                kept.append((is_pair, row))
+    pairs = has_pairs(of_kind[False].kinds + of_kind[True].kinds)
+    result, other = of_kind[pairs], of_kind[not pairs]
     if not result.kinds:
         raise nothing_usable(log)
+    if other.kinds:
+        result.kinds += other.kinds
+        result.drop(OTHER_KIND[pairs], other.first, other.kinds.total())
+    result.rows = [row if is_pair == pairs else _dropped(row, OTHER_KIND[pairs]) for is_pair, row in kept]
     for reason, count in log.skipped.items():
         result.drop(reason, log.examples.get(reason, [""])[0], count)
     result.notes += log.notes()
     return result
+
+
+def _dropped(row: PreviewRow, problem: str) -> PreviewRow:
+    tokens = tuple(replace(token, state="dropped") for token in row.tokens)
+    return replace(row, tokens=tokens, problem=problem)
 
 
 def _row(
@@ -139,34 +166,40 @@ def _row(
         texts = tuple(ShownToken(f"{text}\n", (), "dropped") for text in example.texts())
         return PreviewRow(name, example.kind, texts, str(error)) if keep else None
     result.longest = max(result.longest, len(whole.ids))
-    # Plain text continues in the next row of a batch, so that nothing of it is lost.
-    fitting = whole if whole.cuttable else fit_example(whole, result.context)
+    states = states_of(whole, result.context)
+    used = sum(state in ("context", "trained") for state in states)
     problem = ""
-    if fitting is None:
-        problem = f"no answer fits into {result.context:,} tokens"
+    if not used:
+        problem = f"no trained turn fits into a row of {result.context:,} tokens"
         result.drop(problem, name)
     else:
-        result.tokens += len(fitting.ids)
-        result.trained += int(fitting.trained.sum())
-        result.truncated += len(fitting.ids) < len(whole.ids)
-        result.truncated_tokens += len(whole.ids) - len(fitting.ids)
+        result.tokens += used
+        result.trained += states.count("trained")
+        result.truncated += used < len(states)
+        result.truncated_tokens += len(states) - used
     if not keep:
         return None
-    return PreviewRow(name, example.kind, tuple(shown_tokens(whole, fitting, tokenizer)), problem)
+    return PreviewRow(name, example.kind, tuple(shown_tokens(whole, states, tokenizer)), problem)
 
 
 BETWEEN = "\n--- rejected:\n"
 """Shown between the two conversations of a preference."""
 
 
-def shown_tokens(whole: Encoded, fitting: Encoded | None, tokenizer: EtudeTokenizer) -> Iterator[ShownToken]:
+def states_of(whole: Encoded, context: int) -> list[State]:
+    """Return what becomes of each token of an example in rows of ``context`` tokens."""
+    pieces = pieces_of_example(whole.trained, () if whole.cuttable else whole.turn_ends, context)
+    states: list[State] = ["truncated" if pieces else "dropped"] * len(whole.ids)
+    for start, length in pieces:
+        trained = whole.trained[start + 1 : start + length].tolist()
+        states[start + 1 : start + length] = ["trained" if counts else "context" for counts in trained]
+        if states[start] == "truncated":  # else it is the last token of the piece before
+            states[start] = "context"
+    return states
+
+
+def shown_tokens(whole: Encoded, states: Sequence[State], tokenizer: EtudeTokenizer) -> Iterator[ShownToken]:
     """Yield the tokens of an example as text; tokens that are parts of one character are joined."""
-    used = 0 if fitting is None else len(fitting.ids)
-    left_over: State = "dropped" if fitting is None else "truncated"
-    states = [
-        left_over if place >= used else "trained" if trained else "context"
-        for place, trained in enumerate(np.asarray(whole.trained).tolist())
-    ]
     start = 0
     while start < len(whole.ids):
         if start == whole.second:
@@ -184,7 +217,7 @@ def shown_tokens(whole: Encoded, fitting: Encoded | None, tokenizer: EtudeTokeni
             end, text = start + 1, tokenizer.decode(whole.ids[start : start + 1])
         yield ShownToken(
             _in_place(text, whole.ids, start, end, tokenizer), tuple(whole.ids[start:end]), states[start]
-        )  # type: ignore[arg-type]
+        )
         start = end
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,11 @@ from etude.data.tokens.tokenizer import EtudeTokenizer
 from etude.errors import InputError
 
 SHARD_TOKENS = 1 << 27
-_PAIR = "a pair of answers among other examples, which are more: give pairs to a run of their own"
-_NO_PAIR = "no pair of answers among pairs, which are more: give other examples to a run of their own"
+OTHER_KIND = {
+    False: "a pair of answers among other examples, which are more: give pairs to a run of their own",
+    True: "no pair of answers among pairs, which are more: give other examples to a run of their own",
+}
+"""Why an example is dropped that is of the other kind, by whether the data are pairs (:func:`has_pairs`)."""
 
 
 def encode_examples(
@@ -44,12 +48,12 @@ def encode_examples(
     dropped: Counter[str] = Counter()
     first = "there is no conversation to learn from"
     read = written = 0
-    pairs = has_pairs(corpus)
+    pairs = has_pairs(corpus.facts.get("kinds", {}))
     for document in corpus.documents(part):
         try:
             example = Example.from_json(document.decode("utf-8"))
             if (example.kind == "preference") != pairs:
-                raise InputError(_NO_PAIR if pairs else _PAIR)
+                raise InputError(OTHER_KIND[pairs])
             encoded = encode_example(example, tokenizer, template, mask)
             written += 1
         except InputError as error:
@@ -71,9 +75,8 @@ def encode_examples(
     return facts, lines
 
 
-def has_pairs(corpus: Corpus) -> bool:
-    """Return whether a corpus of examples is one of preferences: at least half of them are."""
-    kinds = corpus.facts.get("kinds", {})
+def has_pairs(kinds: Mapping[str, int]) -> bool:
+    """Return whether examples of which there are so many of each kind count as preferences: at least half are."""
     pairs = kinds.get("preference", 0)
     return bool(pairs and 2 * pairs >= sum(kinds.values()))
 

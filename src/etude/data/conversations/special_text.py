@@ -24,6 +24,7 @@ from weakref import WeakKeyDictionary, ref
 from etude.data.conversations.conversation import Message
 from etude.data.conversations.place import Untrainable, place
 from etude.data.conversations.template import ChatTemplate
+from etude.data.tokens.roles import token_of
 from etude.data.tokens.tokenizer import EtudeTokenizer
 from etude.data.tokens.tokenizer_json import FILE, encodable, failures_in_one_line, usable_backend
 from etude.errors import InputError
@@ -49,7 +50,7 @@ class SpecialText:
                 f"the tokenizer has {len(self.tokens):,} special tokens, too many for conversations"
             )
         self._known = frozenset(self.tokens)
-        self.stops = frozenset(str(tokenizer.backend.id_to_token(i)) for i in tokenizer.roles.stop_ids)
+        self.stops = frozenset(token_of(tokenizer.backend, i) for i in tokenizer.roles.stop_ids)
         self._lengths = sorted({len(token) for token in self.tokens}, reverse=True)
         self._special = _any_of(self._known)
         self._added = _any_of({token.content for token in added.values() if token.content})
@@ -188,22 +189,22 @@ class _Copy:
                 raise InputError(f"the tokenizer cannot encode conversations ({shown(str(error))})") from None
         self.ids = {self.backend.token_to_id(name): number for name, number in originals.items()}
         self.roles = {tokenizer.roles.document_id, *tokenizer.roles.stop_ids}
-        self.names = {name for name, number in originals.items() if number in self.roles}
+        special = set(names.values())
+        self.special = {name: number for name, number in originals.items() if name in special}
 
     def encode(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         """Return the tokens of a text, as ids of the original, and where each begins and ends.
 
         Raises:
-            InputError: the tokenizer's rules read ordinary text as a token with a role.
+            InputError: the tokenizer's rules read ordinary text as a token with a role, or a special token as text.
         """
         with failures_in_one_line():
             encoding = self.backend.encode(text, add_special_tokens=False)
         ids = [self.ids.get(number, number) for number in encoding.ids]
-        written = sum(text.count(name) for name in self.names)
-        if sum(number in self.roles for number in ids) != written:
-            raise InputError(
-                "the tokenizer reads ordinary text as one of its special tokens: use another base"
-            )
+        used = set(text)
+        for name, number in self.special.items():
+            if (number in self.roles or name[0] in used) and ids.count(number) != text.count(name):
+                raise InputError("the tokenizer confuses special tokens with ordinary text: use another base")
         return ids, list(encoding.offsets)
 
 

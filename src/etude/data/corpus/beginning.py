@@ -6,9 +6,9 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from etude.config import DataSettings
 from etude.data.corpus.intake import Intake, fitting
 from etude.data.reading.sources import open_sources
+from etude.text_settings import DataSettings
 
 
 def beginning_of(sources: Sequence[str], max_bytes: int) -> list[tuple[str, str]]:

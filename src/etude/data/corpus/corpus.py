@@ -15,7 +15,6 @@ from typing import Any, Literal
 
 import numpy as np
 
-from etude.config import DataSettings
 from etude.data.corpus.duplicates import exact_copies, near_copies, near_too_large
 from etude.data.corpus.example_split import groups_of, kinds_of, split_examples
 from etude.data.corpus.intake import Intake, fitting
@@ -27,6 +26,7 @@ from etude.data.reading.sources import ExampleSource, Source
 from etude.data.tables import load_table
 from etude.errors import InputError
 from etude.files import read_object, write_json
+from etude.text_settings import DataSettings
 
 SCHEMA = 1
 _REPORT_BYTES = 1_000_000

@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from etude.config import DataSettings
 from etude.data.corpus.clean import filters, judge, normalise
 from etude.data.reading.piece import EXAMPLES_KEPT, Piece, SourceLog
 from etude.data.reading.sources import ExampleSource, Source, nothing_usable
 from etude.errors import InputError
+from etude.text_settings import DataSettings
 
 
 @dataclass

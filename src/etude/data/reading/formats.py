@@ -52,17 +52,23 @@ def format_of(path: Path) -> str:
 
 
 def read_file(
-    path: Path, name: str, options: ReadingOptions, log: SourceLog, *, named: bool = False
+    path: Path,
+    name: str,
+    options: ReadingOptions,
+    log: SourceLog,
+    *,
+    named: bool = False,
+    ending: str | None = None,
 ) -> Iterator[Piece]:
     """Yield the documents of one file; whatever cannot be used is logged, not raised.
 
     ``name`` is the file's name in reports. ``named`` means that the user named this file, not a folder: it is read as
-    plain text if its ending is unknown.
+    plain text if its ending is unknown. With an ``ending``, it is read as a file of this kind, whatever its own.
 
     Raises:
         InputError: the user named the file, and the library that it needs is not installed.
     """
-    ending = format_of(path)
+    ending = format_of(path) if ending is None else ending
     if ending in REFUSED:
         log.skip(f"cannot read {ending}", name, ": ".join(REFUSED[ending]))
         return

@@ -10,9 +10,9 @@ from typing import Literal
 
 import webencodings
 
-from etude.config import DataSettings
 from etude.data.corpus.clean import Form
 from etude.errors import InputError
+from etude.text_settings import DataSettings
 from etude.untrusted import shown
 
 _WEB_NAMES = {"cp932": "shift_jis", "cp949": "euc-kr", "big5hkscs": "big5", "cp874": "windows-874"}
@@ -21,7 +21,7 @@ DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|"}
 
 @dataclass(frozen=True)
 class ReadingOptions:
-    """How to read files; see the settings of the same names in :class:`etude.config.DataSettings`.
+    """How to read files; see the settings of the same names in :class:`etude.text_settings.DataSettings`.
 
     ``examples`` means that each row becomes an example to learn from, whose format is found by its keys; its contents
     are cleaned when it is read, in the form ``normalization``.

@@ -6,12 +6,14 @@ depends on (``identity``, for the cache) and yields pieces of documents. No text
 
 from __future__ import annotations
 
+import codecs
 import os
 import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
@@ -130,9 +132,28 @@ class StreamSource:
         return {"source": "stream", "hash": hash_file(self.path), "detector": version("chardet")}
 
     def pieces(self, log: SourceLog) -> Iterator[Piece]:
-        """Yield one document."""
+        """Yield one document; of rows that are read as examples, one for each."""
         label = "stdin" if self.name == "-" else self.name
-        yield from read_file(self.path, label, self.options, log)
+        ending = self.row_ending if self.options.examples else ""
+        if ending:
+            log.assume("read as rows of JSON", label)
+        yield from read_file(self.path, label, self.options, log, ending=ending or None)
+
+    @cached_property
+    def row_ending(self) -> str:
+        """The ending of a file with such rows, if one of the first rows is an example; empty for other text."""
+        with self.path.open("rb") as file:
+            first = file.read(CHUNK_BYTES).removeprefix(codecs.BOM_UTF8).lstrip()[:1]
+        ending = {b"{": ".jsonl", b"[": ".json"}.get(first, "")
+        if not ending:
+            return ""
+        log = FirstRows()
+        options = replace(self.options, examples=True)
+        try:
+            found = any(True for _ in read_file(self.path, self.name, options, log, ending=ending))
+        except Enough:
+            found = log.conversations
+        return ending if found else ""
 
 
 def open_sources(
@@ -235,8 +256,10 @@ def _begins_with_conversations(source: Source) -> bool:
         return any(
             _peek(read_file(path, str(path), options, log), log) for path in files for log in [FirstRows()]
         )
+    log = FirstRows()
+    if isinstance(inner, StreamSource) and inner.row_ending:
+        return _peek(read_file(inner.path, inner.name, options, log, ending=inner.row_ending), log)
     if isinstance(inner, hub.HubSource):
-        log = FirstRows()
         return _peek(hub.HubSource(inner.name, inner.text_field, options).pieces(log), log)
     return False
 

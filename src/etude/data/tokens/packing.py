@@ -13,7 +13,7 @@ A preference is one piece, never cut, so that its two conversations stay in one 
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from etude.data.tokens.coverage import IGNORE_INDEX
-from etude.data.tokens.examples import ExampleTokens
+from etude.data.tokens.examples import ExampleTokens, Mask
 from etude.data.tokens.loader import Window
 from etude.data.tokens.parts import TokenPart
 from etude.data.tokens.permutation import Permutation
@@ -48,48 +48,61 @@ class Pieces:
     dropped: int
 
 
+def pieces_of_example(trained: Mask, turn_ends: Int64 | Sequence[int], context: int) -> list[tuple[int, int]]:
+    """Return (first token, number of tokens) of the pieces of an example, each of at most ``context`` + 1 tokens.
+
+    A row of ``context`` tokens has room for one more, because the last is a target only. A conversation is one piece,
+    which ends after its last whole turn that fits. Plain text is cut into as many as it needs, each of which begins
+    with the last token of the one before. Every piece trains a token: an example without one has no piece.
+
+    Args:
+        trained: (tokens,) which of them are trained.
+        turn_ends: the numbers of tokens after which the example may end, ascending; empty for plain text.
+    """
+    size = len(trained)
+    if size <= context + 1:
+        pieces = [(0, size)]
+    elif len(turn_ends):
+        fitting = int(np.searchsorted(turn_ends, context + 1, side="right"))
+        pieces = [(0, int(turn_ends[fitting - 1]))] if fitting else []
+    else:
+        pieces = [(start, min(context + 1, size - start)) for start in range(0, size - 1, context)]
+    return [(start, length) for start, length in pieces if trained[start + 1 : start + length].any()]
+
+
 def pieces_of(
     part: TokenPart, context: int, *, whole: bool = False, most_tokens: int | None = None
 ) -> Pieces:
-    """Return the pieces of at most ``context`` + 1 tokens, of which each trains at least one.
+    """Return the pieces of the examples of a part (:func:`pieces_of_example`).
 
     Args:
         whole: drop the examples that would be shortened.
         most_tokens: use only the first examples that have about as many tokens, and at least one.
     """
     examples = _examples(part)
+    turns = np.searchsorted(examples.turns, part.documents, side="right")
     found: list[tuple[int, int, int]] = []
     shortened = dropped = 0
     for number in range(part.num_documents):
         begin, end = int(part.documents[number]), int(part.documents[number + 1])
         if most_tokens is not None and found and end > most_tokens:
             break
-        pieces = list(_pieces(examples, begin, end, context))
-        ends_early = bool(pieces) and sum(pieces[-1]) < end
+        turn_ends = examples.turns[turns[number] : turns[number + 1]] - begin
+        pieces = pieces_of_example(examples.trained[begin:end], turn_ends, context)
+        ends_early = bool(pieces) and sum(pieces[-1]) < end - begin
         if whole and ends_early:
             pieces, ends_early = [], False
-        found += [(start, length, number) for start, length in pieces]
+        found += [(begin + start, length, number) for start, length in pieces]
         dropped += not pieces
         shortened += ends_early
     starts, lengths, numbers = np.array(found, np.int64).reshape(-1, 3).T
     return Pieces(starts, lengths, numbers, shortened, dropped)
 
 
-def _pieces(examples: ExampleTokens, begin: int, end: int, context: int) -> Iterator[tuple[int, int]]:
-    """Yield (first token, number of tokens) of the pieces of the example with tokens [begin, end)."""
-    trained, until = examples.trained, end
-    if end - begin > context + 1:
-        first, beyond, last = np.searchsorted(examples.turns, [begin, begin + context + 1, end], side="right")
-        if first == last:  # plain text: each piece begins with the last token of the one before
-            starts = range(begin, end - 1, context)
-            pieces = ((start, min(context + 1, end - start)) for start in starts)
-            yield from (
-                (start, length) for start, length in pieces if trained[start + 1 : start + length].any()
-            )
-            return
-        until = int(examples.turns[beyond - 1]) if beyond > first else begin
-    if trained[begin + 1 : until].any():
-        yield begin, until - begin
+def num_trained(part: TokenPart, pieces: Pieces) -> int:
+    """Return the number of tokens in the pieces of ``part`` that are trained."""
+    trained, places = _examples(part).trained, zip(pieces.starts, pieces.lengths, strict=True)
+    return sum(int(trained[start + 1 : start + length].sum()) for start, length in places)
 
 
 def _examples(part: TokenPart) -> ExampleTokens:
@@ -191,6 +204,12 @@ class Packing:
         return [int(self.pieces.numbers[piece]) for piece in self.rows[row]]
 
 
+@lru_cache(2)
+def training_rows(part: TokenPart, context: int) -> Packing:
+    """Return the rows of ``part`` for training steps. The plan of a run and its batches share them."""
+    return Packing.of(part, context)
+
+
 def _best_fit(sizes: list[int], capacity: int) -> tuple[tuple[int, ...], ...]:
     """Assign every size to a row, from the largest on, each to the row with the least room that holds it."""
     rows: list[list[int]] = []
@@ -214,7 +233,7 @@ class PackedLoader:
 
     def __init__(self, part: TokenPart, context: int, batch_rows: int, seed: int) -> None:
         self.part, self.context, self.batch_rows, self.seed = part, context, batch_rows, seed
-        self.packing = Packing.of(part, context)
+        self.packing = training_rows(part, context)
 
     def rows(self, step: int) -> tuple[Int64, Int64]:
         """Return (inputs, targets), each (B, T): the whole batch of a step (steps count from 0)."""

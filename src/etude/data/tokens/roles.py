@@ -124,7 +124,13 @@ def _token_before_texts(backend: Tokenizer) -> str | None:
     """Return the special token that the tokenizer puts before every text; None if it puts none."""
     ids = backend.encode("a", add_special_tokens=True).ids[:1]
     special = {token_id for token_id, token in backend.get_added_tokens_decoder().items() if token.special}
-    return str(backend.id_to_token(ids[0])) if ids and ids[0] in special else None
+    return token_of(backend, ids[0]) if ids and ids[0] in special else None
+
+
+def token_of(backend: Tokenizer, token_id: int) -> str:
+    """Return a token as the text that stands for it: ``id_to_token`` normalises the names of some added tokens."""
+    added = backend.get_added_tokens_decoder().get(token_id)
+    return str(backend.id_to_token(token_id)) if added is None else str(added.content)
 
 
 def token_name(value: Any) -> str | None:

@@ -15,7 +15,7 @@ from etude.data.corpus.clean import Form, normalise
 from etude.data.corpus.cuts import Places
 from etude.data.tokens.cutting import places_of
 from etude.data.tokens.normalisation import FORMS, remove_normaliser
-from etude.data.tokens.roles import Roles
+from etude.data.tokens.roles import Roles, token_of
 from etude.data.tokens.tokenizer_json import (
     FILE,
     as_saved,
@@ -238,7 +238,7 @@ def _mark_special(backend: Tokenizer, roles: Roles) -> None:
     """Mark the tokens with a role as special, so that no text is read as one of them. The files do not change."""
     from tokenizers import AddedToken
 
-    names = {str(backend.id_to_token(i)) for i in roles.stop_ids} | {roles.document}
+    names = {token_of(backend, i) for i in roles.stop_ids} | {roles.document}
     backend.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in sorted(names)])
 
 

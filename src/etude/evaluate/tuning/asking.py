@@ -12,7 +12,7 @@ from typing import Any
 
 from etude.data.conversations.conversation import Example
 from etude.data.conversations.encode import encode_example
-from etude.data.conversations.template import ChatTemplate, template_of
+from etude.data.conversations.template import CHATML_SOURCE, ChatTemplate, template_of
 from etude.data.files import key_of
 from etude.data.reference import ReferenceText
 from etude.data.tokens.tokenizer import EtudeTokenizer
@@ -21,7 +21,7 @@ from etude.errors import InputError
 from etude.evaluate.resumable_parts import Parts, identity_of
 from etude.evaluate.text_scoring import require_same_text
 from etude.evaluate.tuning.held_out import Question, comparable
-from etude.evaluate.tuning.prompting import EXAMPLES, Shot, TrainingAnswers, prompted
+from etude.evaluate.tuning.prompting import EXAMPLES, Shot, TrainingAnswers, as_plain_text, prompted
 from etude.files import hash_file
 from etude.generate.answers import Answered, Asked, answer
 from etude.generate.scoring import score_sequences
@@ -53,21 +53,37 @@ class Asking:
     special: frozenset[int] = field(repr=False)
 
     def tokens(
-        self, answer: str, examples: int, tokenizer: EtudeTokenizer, template: ChatTemplate | None, room: int
+        self,
+        answer: str,
+        examples: int,
+        tokenizer: EtudeTokenizer,
+        template: ChatTemplate | None,
+        room: int,
+        plain: bool = False,
     ) -> tuple[list[int], list[int]]:
         """Return the tokens before an answer and those of the answer, in at most ``room`` tokens.
 
-        The least similar examples are dropped until they fit.
+        The least similar examples are dropped until they fit. A conversation that is ``plain`` is written without the
+        template (:func:`as_plain_text`).
 
         Raises:
             InputError: they do not fit even without examples, or the template cannot write them.
         """
         for count in range(examples, -1, -1):
             example = prompted(self.question, answer, self.shots[:count])
-            before, own = _split(example, tokenizer, template)
+            if plain and self.is_conversation:
+                before, own = _split(as_plain_text(example), tokenizer, template)
+                own = own[:-1]  # a line end is its end, and no token that ends texts
+            else:
+                before, own = _split(example, tokenizer, template)
             if len(before) + max(len(own), self.most_new(own)) <= room:
                 return before, own
         raise InputError(f"a question and its answer need more than the {room:,} tokens that the model reads")
+
+    @property
+    def is_conversation(self) -> bool:
+        """Whether a chat template writes it."""
+        return self.question.example.kind == "conversation"
 
     @staticmethod
     def most_new(reference: Sequence[int]) -> int:
@@ -123,6 +139,7 @@ def askings_of(
     template = template_of(tokenizer)
     added = tokenizer.backend.get_added_tokens_decoder()
     special = frozenset({tokenizer.roles.document_id, *(i for i, token in added.items() if token.special)})
+    forms = (False, True) if got_chatml(tokenizer) else (False,)
     askings: list[Asking] = []
     skipped: Counter[str] = Counter()
     for at, question in enumerate(questions):
@@ -130,12 +147,19 @@ def askings_of(
         asking = Asking(question, other, training.similar[at], special)
         try:
             for answer in (question.answer, *([] if other is None else [other])):
-                asking.tokens(answer, 0, tokenizer, template, room)
+                for plain in forms:
+                    asking.tokens(answer, 0, tokenizer, template, room, plain)
         except InputError as error:
             skipped[str(error)] += 1
             continue
         askings.append(asking)
     return askings, skipped
+
+
+def got_chatml(tokenizer: EtudeTokenizer) -> bool:
+    """Return whether a base has the template that one without a template gets, which it has never seen."""
+    template = template_of(tokenizer)
+    return template is not None and template.source == CHATML_SOURCE
 
 
 def _other_answer(questions: Sequence[Question], at: int) -> str | None:
@@ -175,22 +199,24 @@ class Respondent:
         fast = model.config.family.decodes_fast and has_fast_bf16(model.unembedding()[0].device.type)  # type: ignore[arg-type]
         return "bf16" if fast else "fp32"
 
-    def ask(self, askings: Sequence[Asking], examples: int) -> list[Result]:
-        """Return the results of one block of questions, each after so many examples."""
+    def ask(self, askings: Sequence[Asking], examples: int, plain: bool = False) -> list[Result]:
+        """Return the results of one block of questions, each after so many examples; ``plain``: as plain text."""
         request = [
             [asking.question.key, asking.other, [asdict(shot) for shot in asking.shots[:examples]]]
             for asking in askings
         ]
-        content = self._saved(["questions", request], lambda: self._ask(askings, examples))
+        kind = "questions in plain text" if plain else "questions"
+        content = self.saved([kind, request], lambda: self._ask(askings, examples, plain))
         self.dtypes.add(content["dtype"])
         return [Result(**row) for row in content["results"]]
 
     def read(self, text: ReferenceText) -> TextBits:
         """Return the bits of a reference text."""
-        content = self._saved(["text", text.digest], lambda: self._read(text))
+        content = self.saved(["text", text.digest], lambda: self._read(text))
         return TextBits(tuple(content["bits"]), tuple(content["sizes"]))
 
-    def _saved(self, request: Any, compute: Callable[[], Any]) -> Any:
+    def saved(self, request: Any, compute: Callable[[], Any]) -> Any:
+        """Return what was computed for a request to this model (plain values), computing it if it is not known."""
         parts = Parts(self.within, key_of([self._model, request]), 1)
         known = parts.load(0)
         if known is None:
@@ -200,17 +226,17 @@ class Respondent:
         assert known is not None
         return known[0]
 
-    def _ask(self, askings: Sequence[Asking], examples: int) -> dict[str, Any]:
+    def _ask(self, askings: Sequence[Asking], examples: int, plain: bool) -> dict[str, Any]:
         trained = self.trained
         tokenizer, room = trained.tokenizer, trained.model.config.max_position_embeddings
         template = template_of(tokenizer)
         rows: list[Asked] = []
         stops: set[int] = set()
         for asking in askings:
-            before, own = asking.tokens(asking.question.answer, examples, tokenizer, template, room)
+            before, own = asking.tokens(asking.question.answer, examples, tokenizer, template, room, plain)
             continuations = [own]
             if asking.other is not None:
-                context, other = asking.tokens(asking.other, examples, tokenizer, template, room)
+                context, other = asking.tokens(asking.other, examples, tokenizer, template, room, plain)
                 if context == before:  # a longer answer may leave room for fewer examples
                     continuations.append(other)
             rows.append(Asked(before, continuations, asking.most_new(own)))
@@ -221,7 +247,9 @@ class Respondent:
         except InputError:  # no room for rounded copies of the weights
             dtype = "fp32"
             answers = answer(trained.model, rows, stops, dtype)
-        return {"dtype": dtype, "results": [asdict(result) for result in _results(rows, answers, tokenizer)]}
+        one_line = [plain and asking.is_conversation for asking in askings]
+        results = _results(rows, answers, tokenizer, one_line)
+        return {"dtype": dtype, "results": [asdict(result) for result in results]}
 
     def _read(self, text: ReferenceText) -> dict[str, list[Any]]:
         tokenizer = self.trained.tokenizer
@@ -235,13 +263,18 @@ class Respondent:
         return {"bits": bits, "sizes": [len(document.encode()) for document in documents]}
 
 
-def _results(rows: Sequence[Asked], answers: Sequence[Answered], tokenizer: EtudeTokenizer) -> list[Result]:
+def _results(
+    rows: Sequence[Asked], answers: Sequence[Answered], tokenizer: EtudeTokenizer, one_line: Sequence[bool]
+) -> list[Result]:
     results = []
-    for row, done in zip(rows, answers, strict=True):
+    for row, done, ends_with_line in zip(rows, answers, one_line, strict=True):
         other = done.nats[1] / len(row.continuations[1]) if len(done.nats) > 1 else None
-        text = tokenizer.decode(done.token_ids, skip_special_tokens=True).strip()
+        text, stopped = tokenizer.decode(done.token_ids, skip_special_tokens=True), done.ended
+        if ends_with_line:
+            text, line_end, _ = text.partition("\n")
+            stopped = stopped or bool(line_end)
         tokens, generated = len(row.continuations[0]), row.max_new_tokens > 0
-        answer, ended = (text, done.ended) if generated else (None, None)
+        answer, ended = (text.strip(), stopped) if generated else (None, None)
         results.append(Result(done.nats[0], tokens, other, answer, ended))
     return results
 

@@ -11,7 +11,8 @@ from rich.console import Console
 
 from etude.errors import InputError
 from etude.evaluate.resumable_parts import ALONE, Workers
-from etude.evaluate.tuning.report import MOST_QUESTIONS, TunedRun
+from etude.evaluate.tuning.examined import MOST_QUESTIONS
+from etude.evaluate.tuning.report import tuned_run
 from etude.evaluate.tuning.tables import print_reports
 from etude.pretrained.resolve_source import model_folder
 from etude.run.checkpoints import checkpoint_of_step, list_checkpoints, step_of
@@ -36,15 +37,19 @@ def evaluate_tuning(request: TuningRequest, console: Console) -> None:
     """Report on checkpoints of a run, record the reports, and print them.
 
     Raises:
-        InputError: the run was not tuned on conversations, or has no such checkpoint.
+        InputError: the run was not tuned on conversations or pairs, or has no such checkpoint.
     """
     if request.workers.processes != 1:
         raise InputError("the suite tuning runs in one process: omit --processes")
     run, checkpoints = _checkpoints(request)
     with data_progress(console) as progress:
-        tuned = TunedRun.of(run, request.most_questions or MOST_QUESTIONS, request.workers.threads)
+        tuned = tuned_run(run, request.most_questions or MOST_QUESTIONS, request.workers.threads)
         reports = [
-            tuned.report(folder, progress=partial(progress, f"step {step_of(folder)}"))
+            tuned.report(
+                folder,
+                progress=partial(progress, f"step {step_of(folder)}"),
+                probes=folder == checkpoints[-1],  # the probes of general abilities take some seconds
+            )
             for folder in checkpoints
         ]
     print_reports(reports, request.as_json, console)

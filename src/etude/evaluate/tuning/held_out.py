@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import heapq
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator
@@ -59,6 +60,11 @@ def held_out_questions(documents: Iterable[bytes], most: int) -> tuple[list[Ques
     """Return at most ``most`` of the questions in the lines of a corpus, a fixed random choice, and their number."""
     questions = {question.key: question for question in _questions(documents)}
     return [questions[key] for key in sorted(questions)[:most]], len(questions)
+
+
+def some_questions(questions: Iterable[Question], most: int) -> list[Question]:
+    """Return at most ``most`` of the questions, a fixed random choice."""
+    return heapq.nsmallest(most, questions, key=lambda question: question.key)
 
 
 def training_questions(corpus: Corpus) -> Iterator[Question]:

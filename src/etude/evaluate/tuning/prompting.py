@@ -19,6 +19,8 @@ MOST_EXAMPLES = 8
 EXAMPLES = (2, 4, MOST_EXAMPLES)
 """Numbers of examples that are tried; the best counts."""
 _WORD = re.compile(r"\w+")
+_PLAIN = {"system": ("", "\n\n"), "user": ("Question: ", "\n"), "assistant": ("Answer: ", "\n\n")}
+"""What stands before and after each turn in plain text."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,17 @@ def prompted(question: Question, answer: str, shots: Sequence[Shot]) -> Example:
     return replace(example, messages=messages, untrained=moved)
 
 
+def as_plain_text(example: Example) -> Example:
+    """Return a conversation as text of a form that any base has read, with the last answer, and its line end, to write.
+
+    A base that knows no chat template has never seen ChatML.
+    """
+    *before, last = example.messages
+    turns = ((*_PLAIN[turn.role], turn.content) for turn in before)
+    text = "".join(f"{begin}{content}{end}" for begin, end, content in turns)
+    return Example("completion", text=f"{text}Answer:", completion=f" {last.content}\n")
+
+
 def is_right(answer: str, reference: str) -> bool:
     """Return whether two answers are the same but for case, white space and final punctuation."""
     return comparable(answer) == comparable(reference)
@@ -97,8 +110,13 @@ def _answers(example: Example) -> list[str]:
     return [example.messages[number].content for number in example.trained_turns()]
 
 
+def words_of(text: str) -> list[str]:
+    """Return the words of a text, without case and punctuation."""
+    return _WORD.findall(text.casefold())
+
+
 def _parts(text: str) -> frozenset[str]:
-    words = _WORD.findall(text.casefold())
+    words = words_of(text)
     return frozenset((*words, *map(" ".join, itertools.pairwise(words))))
 
 

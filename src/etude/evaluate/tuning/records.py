@@ -22,6 +22,7 @@ from etude.run import RunFolder
 from etude.untrusted import MAX_JSON_BYTES
 
 MOST_SYSTEMS = 20
+MOST_PROBES = 50
 
 
 @dataclass(frozen=True)
@@ -47,8 +48,39 @@ class RecordedText:
 
 
 @dataclass(frozen=True)
+class RecordedProbe:
+    """The share of right answers to a probe of general abilities before and after."""
+
+    name: str
+    asks: str
+    chance: float
+    num_items: int
+    base: Estimate
+    tuned: Estimate
+    change: Estimate
+
+
+@dataclass(frozen=True)
+class RecordedPairs:
+    """The figures of one model on held-out pairs, see :class:`etude.evaluate.tuning.pair_verdict.PairFigures`."""
+
+    name: str
+    won: Estimate
+    gained: Estimate | None
+    chosen: Estimate
+    rejected: Estimate
+
+
+@dataclass(frozen=True)
 class RecordedReport:
-    """A line of tuning.jsonl."""
+    """A line of tuning.jsonl.
+
+    Attributes:
+        systems: those that were asked questions; none for a run on pairs.
+        pairs: the base and the tuned model, of a run on pairs; else none.
+        probes: general abilities; none where they were not asked.
+        pair_changes: of the log-probabilities of chosen and of rejected answers; None for other runs.
+    """
 
     step: int
     base: str
@@ -59,6 +91,9 @@ class RecordedReport:
     claims: tuple[str, ...]
     sentence: str
     error_rates: str
+    pairs: tuple[RecordedPairs, ...] = ()
+    pair_changes: tuple[Estimate, Estimate] | None = None
+    probes: tuple[RecordedProbe, ...] = ()
 
 
 def read_reports(run: Path) -> list[RecordedReport]:
@@ -90,19 +125,52 @@ def from_json(line: Mapping[str, Any]) -> RecordedReport:
     """Return the report in a line. Raises KeyError, TypeError or ValueError if it is something else."""
     if line["schema"] != SCHEMA or line["event"] != "tuning":
         raise ValueError("not a report on a tuning")
-    systems, texts, verdict = line["systems"], line["texts"], line["verdict"]
-    if not 1 < len(systems) <= MOST_SYSTEMS or len(texts) > MOST_SYSTEMS:
+    pairs, texts, verdict = line.get("pairs"), line["texts"], line["verdict"]
+    systems = line["systems"] if pairs is None else []
+    models = [] if pairs is None else pairs["models"]
+    if not 1 < len(systems) + len(models) <= MOST_SYSTEMS or len(texts) > MOST_SYSTEMS:
         raise ValueError("not a plausible number of systems")
     return RecordedReport(
         count_from_json(line["step"]),
         text_from_json(line["base"]["source"], MOST_WORDS),
         count_from_json(line["questions"]["asked"]),
-        count_from_json(line["best_examples"]),
+        count_from_json(line["best_examples"]) if pairs is None else 0,
         tuple(_system(system) for system in systems),
         tuple(_text(text) for text in texts),
         tuple(text_from_json(claim, MOST_NAMES) for claim in verdict["claims"][:MOST_SYSTEMS]),
         text_from_json(verdict["sentence"], MOST_WORDS),
         text_from_json(verdict["error_rates"], MOST_WORDS),
+        tuple(_pairs(model) for model in models),
+        None
+        if pairs is None
+        else (estimate_from_json(pairs["change"]["chosen"]), estimate_from_json(pairs["change"]["rejected"])),
+        tuple(_probe(probe) for probe in line.get("probes", [])[:MOST_PROBES]),
+    )
+
+
+def _probe(content: Mapping[str, Any]) -> RecordedProbe:
+    chance = float(content["chance"])
+    if not 0 <= chance <= 1:
+        raise ValueError("not a share")
+    return RecordedProbe(
+        text_from_json(content["name"], MOST_NAMES),
+        text_from_json(content["asks"], MOST_WORDS),
+        chance,
+        count_from_json(content["items"]),
+        estimate_from_json(content["base"], 0, 1),
+        estimate_from_json(content["tuned"], 0, 1),
+        estimate_from_json(content["change"], -1, 1),
+    )
+
+
+def _pairs(content: Mapping[str, Any]) -> RecordedPairs:
+    gained = content["gained"]
+    return RecordedPairs(
+        text_from_json(content["name"], MOST_NAMES),
+        estimate_from_json(content["won"], 0, 1),
+        None if gained is None else estimate_from_json(gained, 0, 1),
+        estimate_from_json(content["chosen"]),
+        estimate_from_json(content["rejected"]),
     )
 
 

@@ -4,53 +4,53 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from etude.data.corpus.corpus import EXAMPLES, Corpus
+from etude.data.conversations.shards import has_pairs
+from etude.data.corpus.corpus import Corpus
 from etude.data.files import key_of
 from etude.data.reference import ReferenceText, built_in_texts
 from etude.data.tokens.tokenizer import EtudeTokenizer
 from etude.errors import InputError
-from etude.evaluate.examined_run import ExaminedRun
 from etude.evaluate.tuning.asking import (
     BLOCK,
     Asking,
     Respondent,
     Result,
-    TextBits,
     askings_of,
+    got_chatml,
     numbers_of_examples,
 )
-from etude.evaluate.tuning.held_out import held_out_questions, training_questions
+from etude.evaluate.tuning.classification import Labels
+from etude.evaluate.tuning.costs import Costs, Readings, general_probes
+from etude.evaluate.tuning.examined import (
+    MOST_QUESTIONS,
+    Base,
+    Counted,
+    ExaminedTuning,
+    Progress,
+    record_report,
+)
+from etude.evaluate.tuning.held_out import held_out_questions, some_questions, training_questions
+from etude.evaluate.tuning.pair_report import PairsReport, TunedPairs
 from etude.evaluate.tuning.prompting import TrainingAnswers, training_answers
 from etude.evaluate.tuning.summary import (
+    Form,
+    ProbeCost,
     System,
+    TextCost,
     TuningReport,
     best_prompt,
-    cost_of,
     figures_of,
     paired_of,
+    shares_of_nulls,
 )
 from etude.evaluate.tuning.verdict import groups_of, verdict_of
-from etude.files import write_atomic, write_json
-from etude.model.folder import CARD, load_config
-from etude.plan.model_card import with_tuning
-from etude.pretrained.base import open_base
-from etude.pretrained.facts import recorded_facts
-from etude.run import RunFolder
+from etude.model.folder import load_config
 from etude.run.checkpoints import checkpoint_of_step, list_checkpoints, step_of
 from etude.setting_types import Auto
-from etude.untrusted import open_plain
-
-MOST_QUESTIONS = 100
-_CARD_BYTES = 1 << 20
-T = TypeVar("T")
-Progress = Callable[[int, int], None]
-"""Callback (questions and texts answered, in all)."""
 
 
 def tuning_report(
@@ -61,32 +61,39 @@ def tuning_report(
     seconds: float | None = None,
     progress: Progress | None = None,
     threads: int | Auto = "auto",
-) -> TuningReport:
+) -> TuningReport | PairsReport:
     """Report what the tuning of ``run`` gained and cost at ``step`` (the newest checkpoint), and record it.
 
     The report is added to tuning.jsonl of the run; the answers are in derived/tuning.
 
     Args:
-        most_questions: held-out questions to ask, a fixed random choice.
+        most_questions: held-out questions to ask, or pairs to score, a fixed random choice.
         seconds: ask fewer questions if the time would not be enough; one block of them is always asked.
 
     Raises:
-        InputError: the run was not tuned on conversations, has no such checkpoint, or holds out no question.
+        InputError: the run was not tuned on conversations or pairs, has no such checkpoint, or holds out none.
     """
-    examined = TunedRun.of(run, most_questions, threads)
+    examined = tuned_run(run, most_questions, threads)
     checkpoints = {step_of(folder): folder for folder in list_checkpoints(run / "checkpoints")}
     chosen = checkpoint_of_step(run, str(max(checkpoints, default=0) if step is None else step), checkpoints)
     until = None if seconds is None else time.monotonic() + seconds
-    return examined.report(chosen, until, progress)
+    return examined.report(chosen, until, progress, probes=True)
 
 
-@dataclass(frozen=True)
-class Base:
-    """The model that a run began with: its model folder, how the user named it, and the hash of its files."""
+def tuned_run(
+    path: Path, most_questions: int = MOST_QUESTIONS, threads: int | Auto = "auto"
+) -> TunedRun | TunedPairs:
+    """Open a run with what it can be asked.
 
-    folder: Path
-    source: str
-    hash: str
+    Raises:
+        InputError: it was not tuned on conversations or pairs, or holds out none that can be used.
+    """
+    tuning = ExaminedTuning.of(path)
+    if has_pairs(tuning.corpus.facts.get("kinds", {})):
+        return TunedPairs.of(tuning, most_questions, threads)
+    return TunedRun.opened(
+        tuning.folder, tuning.corpus, tuning.tokenizer, tuning.base, most_questions, threads
+    )
 
 
 @dataclass
@@ -98,6 +105,8 @@ class TunedRun:
         respondent: the base, which answers.
         held_out: how many questions the run has.
         skipped: why some of the chosen ones cannot be asked.
+        trial: training questions on which the form is chosen in which the base is asked; empty for a base that has a
+            chat template.
     """
 
     folder: Path
@@ -108,42 +117,10 @@ class TunedRun:
     held_out: int
     skipped: Counter[str]
     threads: int | Auto
+    corpus: Corpus
+    labels: Labels = field(default_factory=Labels)
+    trial: tuple[Asking, ...] = ()
     texts: tuple[ReferenceText, ...] = field(default_factory=built_in_texts)
-
-    @classmethod
-    def of(cls, path: Path, most_questions: int = MOST_QUESTIONS, threads: int | Auto = "auto") -> TunedRun:
-        """Open a run.
-
-        Raises:
-            InputError: it was not tuned on conversations, or holds out none that can be asked.
-        """
-        examined = ExaminedRun.of(path)
-        if examined is None:
-            raise InputError(
-                f"{path} is a model without a run, and the suite tuning asks the held-out questions of a run: name a "
-                "run that was tuned on conversations"
-            )
-        corpus = examined.data.corpus
-        manifest = RunFolder(examined.folder).read_manifest(sealed=False)
-        facts = recorded_facts(manifest)
-        if not corpus.facts.get(EXAMPLES):
-            raise InputError(
-                f"{examined.folder} was trained on plain text, and the suite tuning asks held-out questions: name a "
-                "run that was tuned on conversations"
-            )
-        if facts is None:
-            raise InputError(
-                f"{examined.folder} began with random weights, so there is no base to compare it with: name a run that "
-                "was tuned with --from"
-            )
-        return cls.opened(
-            examined.folder,
-            corpus,
-            examined.data.tokenizer,
-            Base(_base_of(examined, facts.hash), facts.source, facts.hash),
-            most_questions,
-            threads,
-        )
 
     @classmethod
     def opened(
@@ -161,39 +138,41 @@ class TunedRun:
             InputError: there is none that can be asked.
         """
         questions, held_out = held_out_questions(corpus.documents("validation"), most_questions)
-        training = training_answers(questions, training_questions(corpus))
+        labels = Labels()
+        training = training_answers(questions, labels.counted(training_questions(corpus)))
         room = load_config(base.folder).max_position_embeddings
         askings, skipped = askings_of(questions, training, tokenizer, room)
         if not askings:
             reason = next(iter(skipped), "none of its held-out rows has a question with an answer")
             raise InputError(f"{folder} has no held-out question to ask: {reason}")
         respondent = Respondent(base.folder, folder / "derived" / "tuning" / "parts", threads)
-        return cls(folder, base, respondent, askings, training, held_out, skipped, threads)
+        trial = _trial(corpus, tokenizer, room)
+        return cls(
+            folder, base, respondent, askings, training, held_out, skipped, threads, corpus, labels, trial
+        )
 
     def report(
-        self, checkpoint: Path, until: float | None = None, progress: Progress | None = None
+        self,
+        checkpoint: Path,
+        until: float | None = None,
+        progress: Progress | None = None,
+        *,
+        probes: bool = False,
     ) -> TuningReport:
         """Report on a checkpoint, and record it; ask fewer questions if it would take until after ``until``.
+
+        ``probes``: ask the probes of general abilities as well.
 
         Raises:
             InputError: the checkpoint is the base itself.
         """
-        step = step_of(checkpoint)
-        if checkpoint.resolve() == self.base.folder.resolve():
-            raise InputError(
-                f"step {step} is the base itself, which learned nothing yet: choose a later step"
-            )
+        step = self.base.require_other(checkpoint)
         tuned = Respondent(checkpoint, self.respondent.within, self.threads)
-        work = _Work(self, tuned, until, progress)
-        answers, texts = work.done()
-        report = _report(self, step, answers, texts, tuned)
-        run = RunFolder(self.folder)
-        write_json(
-            run.path / "derived" / "tuning" / f"{checkpoint.name}.json",
-            {**report.to_json(), "answers": _answers_to_json(self, answers)},
-        )
-        run.tuning.append(report.to_json())
-        _write_card(checkpoint, report)
+        costs = Costs(self.texts, general_probes(self.corpus) if probes else ())
+        work = _Work(self, tuned, until, progress, costs)
+        answers, before, after = work.done()
+        report = _report(self, step, answers, costs.compare(before, after), tuned, work.form)
+        record_report(self.folder, checkpoint, report.to_json(), _answers_to_json(self, answers))
         return report
 
 
@@ -205,23 +184,25 @@ class _Work:
     tuned: Respondent
     until: float | None
     progress: Progress | None
-    finished: int = 0
+    costs: Costs
+    form: Form = "chat template"
 
-    def done(self) -> tuple[dict[int | None, list[Result]], list[tuple[TextBits, TextBits]]]:
-        """Return the results by number of examples (None: the tuned model), and the bits of each reference text."""
+    def done(self) -> tuple[dict[int | None, list[Result]], Readings, Readings]:
+        """Return the results by number of examples (None: the tuned model), and what both models read elsewhere."""
         askings = self.run.askings
         blocks = [askings[first : first + BLOCK] for first in range(0, len(askings), BLOCK)]
         numbers = numbers_of_examples(self.run.training)
-        self.total = len(blocks) * (len(numbers) + 1) + 2 * len(self.run.texts)
+        trials = 2 if self.run.trial else 0
+        count = Counted(self.progress, len(blocks) * (len(numbers) + 1) + 2 * len(self.costs) + trials)
         base, begin = self.run.respondent, time.monotonic()
-        before = [self._step(partial(base.read, text)) for text in self.run.texts]
+        before = self.costs.read(base, count, self.until)
         to_read = time.monotonic() - begin
         answers: dict[int | None, list[Result]] = {number: [] for number in (*numbers, None)}
-        num_blocks, bare = 0, 0.0
+        num_blocks, bare, plain = 0, 0.0, self._choose_form(count) == "plain text"
         for block in blocks:
             started = time.monotonic()
             for number in numbers:
-                answers[number] += self._step(partial(base.ask, block, number))
+                answers[number] += count(base.ask(block, number, plain))
                 bare += time.monotonic() - started if number == 0 else 0.0
             num_blocks += 1
             spent = time.monotonic() - started
@@ -230,27 +211,34 @@ class _Work:
                 break
         base.release()  # one model in memory at a time
         for block in blocks[:num_blocks]:
-            answers[None] += self._step(partial(self.tuned.ask, block, 0))
-        after = [self._step(partial(self.tuned.read, text)) for text in self.run.texts]
-        return answers, list(zip(before, after, strict=True))
+            answers[None] += count(self.tuned.ask(block, 0))
+        return answers, before, self.costs.read(self.tuned, count)
 
-    def _step(self, work: Callable[[], T]) -> T:
-        result = work()
-        self.finished += 1
-        if self.progress is not None:
-            self.progress(self.finished, self.total)
-        return result
+    def _choose_form(self, count: Counted) -> Form:
+        """Ask a base without a chat template training questions in both forms, and keep the better one."""
+        trial = self.run.trial
+        if trial:
+            examples = max(len(asking.shots) for asking in trial)
+            asked = [
+                paired_of(count(self.run.respondent.ask(trial, examples, plain)), trial)
+                for plain in (False, True)
+            ]
+            self.form = "plain text" if best_prompt(asked) else "ChatML"
+        return self.form
 
 
 def _report(
     run: TunedRun,
     step: int,
     answers: dict[int | None, list[Result]],
-    texts: Sequence[tuple[TextBits, TextBits]],
+    costs: tuple[tuple[TextCost, ...], tuple[ProbeCost, ...]],
     tuned: Respondent,
+    form: Form,
 ) -> TuningReport:
     askings = run.askings[: len(answers[None])]
-    groups = groups_of([asking.question.answer for asking in askings])
+    questions = [asking.question for asking in askings]
+    references = [question.answer for question in questions]
+    groups = groups_of(references, [question.asked for question in questions])
     prompts = [
         System(f"base, {number} examples" if number else "base", number, tuple(results))
         for number, results in answers.items()
@@ -258,16 +246,17 @@ def _report(
     ]
     after = System(f"tuned, step {step:,}", 0, tuple(answers[None]))
     paired = [paired_of(system.results, askings) for system in prompts]
-    best = best_prompt(prompts, paired)
-    named = zip(run.texts, texts, strict=True)
-    costs = tuple(cost_of(text.name, text.digest, *bits) for text, bits in named)
+    best = best_prompt(paired)
+    texts, probes = costs
     after_paired = paired_of(after.results, askings)
-    verdict = verdict_of(groups, paired[0], paired[best], after_paired, [cost.rise for cost in costs])
+    nulls = run.labels.nulls(questions)
+    rises = [text.rise for text in texts]
+    verdict = verdict_of(groups, paired[0], paired[best], after_paired, rises, nulls)
     return TuningReport(
         step,
         run.base.source,
         run.base.hash,
-        key_of([asking.question.key for asking in askings]),
+        key_of([question.key for question in questions]),
         run.held_out,
         len(askings),
         len(set(groups)),
@@ -275,22 +264,24 @@ def _report(
         dict(run.skipped),
         tuple(figures_of(system, askings, groups, run.training.answers) for system in (*prompts, after)),
         prompts[best].examples,
-        costs,
+        texts,
         verdict,
         ", ".join(sorted(tuned.dtypes | run.respondent.dtypes)),
+        len(set(references)),
+        form,
+        shares_of_nulls(nulls, groups),
+        probes,
     )
 
 
-def _write_card(checkpoint: Path, report: TuningReport) -> None:
-    """Add the report to the model card of the checkpoint, which has no checksum; without a card, to nothing."""
-    file = checkpoint / CARD
-    try:
-        with open_plain(file) as opened:
-            card = opened.read(_CARD_BYTES).decode("utf-8")
-    except (OSError, UnicodeDecodeError, InputError):
-        return
-    if len(card.encode()) < _CARD_BYTES:
-        write_atomic(file, with_tuning(card, report.to_json()))
+def _trial(corpus: Corpus, tokenizer: EtudeTokenizer, room: int) -> tuple[Asking, ...]:
+    """Return training questions to choose a form with, for a base that got ChatML; none for another base."""
+    if not got_chatml(tokenizer):
+        return ()
+    chosen = some_questions(training_questions(corpus), BLOCK)
+    asked = {question.asked for question in chosen}
+    others = (question for question in training_questions(corpus) if question.asked not in asked)
+    return tuple(askings_of(chosen, training_answers(chosen, others), tokenizer, room)[0])
 
 
 def _answers_to_json(run: TunedRun, answers: dict[int | None, list[Result]]) -> list[dict[str, Any]]:
@@ -305,21 +296,3 @@ def _answers_to_json(run: TunedRun, answers: dict[int | None, list[Result]]) -> 
         }
         for at, asking in enumerate(run.askings[: len(answers[None])])
     ]
-
-
-def _base_of(examined: ExaminedRun, expected: str) -> Path:
-    """Return the model folder of the base: the first checkpoint, or what the settings name for a fork.
-
-    Raises:
-        InputError: that has not the ``expected`` hash any more.
-    """
-    folders = list_checkpoints(examined.folder / "checkpoints")
-    if folders and step_of(folders[0]) == 0:
-        return folders[0]
-    named = open_base(examined.settings.model.base)
-    if named.hash != expected:
-        raise InputError(
-            f"{named.source} is not the model that {examined.folder} began with any more: put that model back, or ask "
-            "the run that this one was forked from"
-        )
-    return named.folder

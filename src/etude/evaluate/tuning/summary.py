@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from etude.evaluate.records import estimate_to_json
 from etude.evaluate.statistics import Estimate, proportion
 from etude.evaluate.tuning.asking import Asking, Result, TextBits
+from etude.evaluate.tuning.classification import Null
 from etude.evaluate.tuning.held_out import squeezed
 from etude.evaluate.tuning.paired_tests import ratio
 from etude.evaluate.tuning.prompting import is_right
-from etude.evaluate.tuning.verdict import ERROR_RATES, Paired, Rise, Verdict
+from etude.evaluate.tuning.verdict import Paired, Rise, Verdict, error_rates
 
 SCHEMA = 1
+Form = Literal["chat template", "ChatML", "plain text"]
+"""How the base is asked: by its own template, or, without one, in the better of two forms on training questions."""
 
 
 @dataclass(frozen=True)
@@ -92,17 +95,53 @@ class TextCost:
 
 
 @dataclass(frozen=True)
+class ProbeCost:
+    """The share of right answers to one probe before and after, and the change, paired by item.
+
+    Attributes:
+        asks: what is asked, in a sentence.
+        chance: the share that guessing gets right.
+        digest: of the items.
+    """
+
+    title: str
+    asks: str
+    chance: float
+    num_items: int
+    digest: str
+    base: Estimate
+    tuned: Estimate
+    change: Estimate
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "name": self.title,
+            "asks": self.asks,
+            "chance": self.chance,
+            "items": self.num_items,
+            "digest": self.digest,
+            "base": estimate_to_json(self.base),
+            "tuned": estimate_to_json(self.tuned),
+            "change": estimate_to_json(self.change),
+        }
+
+
+@dataclass(frozen=True)
 class TuningReport:
     """What a tuning gained and what it cost at one step.
 
     Attributes:
         base: how the user named the base; base_hash: of its files.
-        questions: the hash of the questions; held_out: how many the run has; asked: how many were asked; groups: with
-            different answers; short: whose answers are compared exactly.
+        questions: the hash of the questions; held_out: how many the run has; asked: how many were asked; groups: how
+            many count on their own; short: how many answers are compared exactly.
         skipped: questions that could not be asked, by reason.
         systems: the base without a prompt first, the tuned model last.
         best: the number of examples in the best prompt of the base.
         decoding: the dtype in which the questions were answered.
+        answers: how many different answers the asked questions have.
+        form: how the base was asked.
+        nulls: of a classification, the share of right answers of rules without a language model, by name.
+        probes: general abilities before and after; none if they were not asked.
     """
 
     step: int
@@ -119,6 +158,10 @@ class TuningReport:
     texts: tuple[TextCost, ...]
     verdict: Verdict
     decoding: str
+    answers: int
+    form: Form = "chat template"
+    nulls: tuple[tuple[str, Estimate], ...] = ()
+    probes: tuple[ProbeCost, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the line of tuning.jsonl."""
@@ -133,18 +176,22 @@ class TuningReport:
                 "held_out": self.held_out,
                 "asked": self.asked,
                 "groups": self.groups,
+                "answers": self.answers,
                 "short": self.short,
                 "skipped": self.skipped,
             },
             "systems": [system.to_json() for system in self.systems],
             "best_examples": self.best,
+            "form": self.form,
+            "nulls": [{"name": name, "exact": estimate_to_json(share)} for name, share in self.nulls],
             "texts": [text.to_json() for text in self.texts],
+            "probes": [probe.to_json() for probe in self.probes],
             "verdict": {
                 "claims": verdict.claims,
                 "measure": verdict.measure,
                 "p_values": verdict.p_values,
                 "sentence": verdict.sentence,
-                "error_rates": ERROR_RATES,
+                "error_rates": error_rates(self.answers),
             },
             "decoding": self.decoding,
         }
@@ -185,14 +232,21 @@ def figures_of(
         ratio([value for value, _ in contrast], [1.0] * len(contrast), [group for _, group in contrast])
         if contrast
         else None,
-        _share(paired.exact, groups),
-        _share(paired.ended, groups),
-        _share([copy for copy, _, _ in copies], [group for _, _, group in copies]),
-        _share([value for value, _ in wrong], [group for _, group in wrong]),
+        share_of(paired.exact, groups),
+        share_of(paired.ended, groups),
+        share_of([copy for copy, _, _ in copies], [group for _, _, group in copies]),
+        share_of([value for value, _ in wrong], [group for _, group in wrong]),
     )
 
 
-def _share(values: Sequence[bool | None], groups: Sequence[str]) -> Estimate | None:
+def shares_of_nulls(nulls: Sequence[Null], groups: Sequence[str]) -> tuple[tuple[str, Estimate], ...]:
+    """Return the share of right answers of each rule."""
+    shares = ((null.name, share_of(null.exact, groups)) for null in nulls)
+    return tuple((name, share) for name, share in shares if share is not None)
+
+
+def share_of(values: Sequence[bool | None], groups: Sequence[str]) -> Estimate | None:
+    """Return the share of the values that are true; None without any."""
     known = [(float(value), group) for value, group in zip(values, groups, strict=True) if value is not None]
     return proportion([value for value, _ in known], [group for _, group in known]) if known else None
 
@@ -206,18 +260,17 @@ def cost_of(name: str, digest: str, base: TextBits, tuned: TextBits) -> TextCost
     return TextCost(name, digest, size, sum(base.bits) / size, sum(tuned.bits) / size, Rise(name, rise))
 
 
-def best_prompt(systems: Sequence[System], paired: Sequence[Paired]) -> int:
+def best_prompt(prompts: Sequence[Paired]) -> int:
     """Return the index of the base's best prompt: most right answers, then the lowest loss.
 
-    If no answer is short: the highest contrast of its own answer to another's. The choice on the same questions favours
-    the base.
+    If no answer is short: the highest contrast of its own answer to another's.
     """
 
     def merit(at: int) -> tuple[float, float]:
-        system = paired[at]
+        system = prompts[at]
         right = [float(value) for value in system.exact if value is not None]
         contrast = [value for value in system.contrast if value is not None]
         first = sum(right) if right else sum(contrast) / len(contrast) if contrast else 0.0
         return first, -sum(system.nats)
 
-    return max(range(len(systems)), key=merit)
+    return max(range(len(prompts)), key=merit)

@@ -11,37 +11,94 @@ from rich.text import Text
 
 from etude.evaluate.statistics import Estimate
 from etude.evaluate.tuning.asking import SHORT_TOKENS
-from etude.evaluate.tuning.summary import Figures, TuningReport
-from etude.evaluate.tuning.verdict import ERROR_RATES
+from etude.evaluate.tuning.pair_report import PairsReport
+from etude.evaluate.tuning.pair_verdict import ERROR_RATES as PAIR_ERROR_RATES
+from etude.evaluate.tuning.summary import Figures, ProbeCost, TuningReport
+from etude.evaluate.tuning.verdict import error_rates
 from etude.show.lines import print_line
 from etude.show.named_table import Column, NamedTable
 from etude.untrusted import shown
 
+FORMS = {
+    "ChatML": "in ChatML, which answers training questions no worse than plain text (Question: ... Answer: ...)",
+    "plain text": "in plain text (Question: ... Answer: ...), which answers training questions better than ChatML",
+}
+"""How a base without a chat template was asked."""
 HEADINGS = (
     *("loss (95 %)", "right (95 %)", "ended by itself", "copied", "wrong copies"),
     "own answer over another's",
 )
+PROBES_NOTE = (
+    "abilities: probes that have nothing to do with the tuning; both models answered the same items, and the verdict "
+    "does not count them"
+)
+PAIR_HEADINGS = (
+    "chosen one more probable (95 %)",
+    "gained",
+    "chosen, nats per token",
+    "rejected, nats per token",
+)
 
 
-def print_reports(reports: Sequence[TuningReport], as_json: bool, console: Console) -> None:
+def print_reports(reports: Sequence[TuningReport | PairsReport], as_json: bool, console: Console) -> None:
     """Print reports on one run, of ascending steps, as tables and lines or as one JSON object."""
     if as_json:
         print(json.dumps({"steps": [report.to_json() for report in reports]}, ensure_ascii=False))
         return
-    console.print(systems_table(reports))
+    of_pairs = [report for report in reports if isinstance(report, PairsReport)]
+    others = [report for report in reports if isinstance(report, TuningReport)]
+    console.print(pairs_table(of_pairs) if of_pairs else systems_table(others))
     console.print(texts_table(reports))
-    for line in lines_of(reports):
+    if reports[-1].probes:
+        console.print(probes_table(reports[-1].probes))
+        print_line(console, PROBES_NOTE)
+    for line in lines_of_pairs(of_pairs) if of_pairs else lines_of(others):
         print_line(console, line)
+
+
+def pairs_table(reports: Sequence[PairsReport]) -> NamedTable:
+    """Make a table of the held-out pairs: a row for the base, then for the tuned model at each step."""
+    models = [reports[0].models[0], *(report.models[1] for report in reports)]
+    rows = [
+        (
+            Text(model.name),
+            [
+                Text(_share(model.won)),
+                Text(_share(model.gained)),
+                Text(_with_interval(model.chosen)),
+                Text(_with_interval(model.rejected)),
+            ],
+        )
+        for model in models
+    ]
+    return NamedTable("model", [Column(heading, right=True, wraps=True) for heading in PAIR_HEADINGS], rows)
+
+
+def lines_of_pairs(reports: Sequence[PairsReport]) -> list[str]:
+    """Return the verdict on each step, and what limits the conclusions, in lines."""
+    last = reports[-1]
+    chosen = "" if last.asked == last.held_out else f" of {last.held_out:,}"
+    return [
+        *(f"verdict, step {report.step:,}: {report.verdict.sentence}" for report in reports),
+        f"{last.asked:,}{chosen} held-out pairs with {last.groups:,} different questions ({last.pairs[:16]}); gained: "
+        "share of pairs whose chosen answer gained on the rejected one since the base; nats per token: "
+        "log-probability of the answers, summed over pairs, by their tokens",
+        *(f"not scored: {count:,}: {reason}" for reason, count in last.skipped.items()),
+        PAIR_ERROR_RATES,
+        f"base: {shown(last.base)} ({last.base_hash[:16]}); computed in fp32",
+    ]
 
 
 def systems_table(reports: Sequence[TuningReport]) -> NamedTable:
     """Make a table with a row for each system: the base once, then the tuned model at each step."""
     systems = [*reports[0].systems[:-1], *(report.systems[-1] for report in reports)]
     rows = [(Text(system.name), list(map(Text, _cells(system)))) for system in systems]
+    for name, share in reports[-1].nulls:
+        rows.append((Text(name), list(map(Text, ["", _share(share), *[""] * (len(HEADINGS) - 2)]))))
     return NamedTable("system", [Column(heading, right=True, wraps=True) for heading in HEADINGS], rows)
 
 
-def texts_table(reports: Sequence[TuningReport]) -> NamedTable:
+def texts_table(reports: Sequence[TuningReport | PairsReport]) -> NamedTable:
     """Make a table of bits per byte on the reference texts."""
     headings = ("base", "tuned", "rise (95 %)")
     rows = [
@@ -59,13 +116,34 @@ def texts_table(reports: Sequence[TuningReport]) -> NamedTable:
     return NamedTable("bits per byte", [Column(heading, right=True) for heading in headings], rows)
 
 
+def probes_table(probes: Sequence[ProbeCost]) -> NamedTable:
+    """Make a table of the share of right answers to the probes of general abilities."""
+    headings = ("chance", "base (95 %)", "tuned (95 %)", "change (95 %)")
+    rows = [
+        (
+            Text(probe.title),
+            [
+                Text(f"{probe.chance:.2f}"),
+                Text(_share(probe.base)),
+                Text(_share(probe.tuned)),
+                Text(
+                    _with_interval(probe.change, "+.2f"),
+                    style="red" if probe.change.interval.high < 0 else "",
+                ),
+            ],
+        )
+        for probe in probes
+    ]
+    return NamedTable("abilities, share right", [Column(heading, right=True) for heading in headings], rows)
+
+
 def lines_of(reports: Sequence[TuningReport]) -> list[str]:
     """Return the verdict on each step, and what limits the conclusions, in lines."""
     last = reports[-1]
     lines = [f"verdict, step {report.step:,}: {report.verdict.sentence}" for report in reports]
     chosen = "" if last.asked == last.held_out else f" of {last.held_out:,}"
     lines.append(
-        f"{last.asked:,}{chosen} held-out questions with {last.groups:,} different answers ({last.questions[:16]}); "
+        f"{last.asked:,}{chosen} held-out questions with {last.answers:,} different answers ({last.questions[:16]}); "
         f"answers of at most {SHORT_TOKENS} tokens, {last.short:,} of them, are compared exactly, without case, white "
         "space and final punctuation"
     )
@@ -75,11 +153,13 @@ def lines_of(reports: Sequence[TuningReport]) -> list[str]:
             f"the base's best prompt has {last.best} examples; it was chosen on the same questions, which favours the "
             "base"
         )
+    if last.form in FORMS:
+        lines.append(f"the base has no chat template: it was asked {FORMS[last.form]}")
     lines.append(
         "loss: nats per trained token of the held-out answers; own answer over another's: by how many nats per token "
         "the answer to another question is less likely"
     )
-    lines.append(ERROR_RATES)
+    lines.append(error_rates(last.answers))
     return [
         *lines,
         f"base: {shown(last.base)} ({last.base_hash[:16]}); answers computed in {last.decoding}, texts in fp32",

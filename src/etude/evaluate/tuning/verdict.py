@@ -15,6 +15,8 @@ from typing import Literal
 import numpy as np
 
 from etude.evaluate.statistics import Estimate
+from etude.evaluate.tuning.classification import Null
+from etude.evaluate.tuning.held_out import comparable
 from etude.evaluate.tuning.paired_tests import (
     FEWEST_GROUPS,
     LEVEL,
@@ -29,7 +31,7 @@ FORM = "learned the form, not the facts"
 FORGOT = "forgot"
 NOTHING = "learned nothing that these questions measure"
 FEWEST_ANSWERS = 8
-"""Fewest different answers for questions with the same answer to count as one."""
+"""Fewest different answers for questions with the same answer to count as one. Fewer are taken for labels."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,7 @@ class Verdict:
         forgot: the reference texts that it predicts worse.
         p_values: by claim, one-sided.
         sentence: all of it in words.
+        beaten: of a classification, the claim that a rule without a language model answers more questions right.
     """
 
     help: Help
@@ -90,31 +93,40 @@ class Verdict:
     forgot: tuple[Rise, ...]
     p_values: dict[str, float]
     sentence: str
+    beaten: str = ""
 
     @property
     def claims(self) -> list[str]:
         """The claims in a few words each."""
-        claims: list[str] = [self.help]
+        claims: list[str] = [self.help, *([self.beaten] if self.beaten else [])]
         if self.learned_form:
             claims.append(FORM)
         return [*claims, FORGOT] if self.forgot else claims
 
 
-def groups_of(answers: Sequence[str]) -> list[str]:
+def groups_of(answers: Sequence[str], questions: Sequence[str]) -> list[str]:
     """Return the group of each question: those with the same answer ask the same thing, and count as one.
 
-    Where there are few different answers, such as labels, each question counts. Of a few facts in several wordings the
-    stated error rates do not hold then, and the report says so (:data:`FEWEST_ANSWERS`).
+    Where there are few different answers, such as labels, each different question counts. Of a few facts in several
+    wordings the stated error rates do not hold then, and the report says so (:func:`error_rates`).
     """
     if len(set(answers)) >= FEWEST_ANSWERS:
         return list(answers)
-    return [f"question {number}" for number in range(len(answers))]
+    return [f"question {comparable(question)}" for question in questions]
 
 
 def verdict_of(
-    groups: Sequence[str], base: Paired, best: Paired, tuned: Paired, rises: Sequence[Rise]
+    groups: Sequence[str],
+    base: Paired,
+    best: Paired,
+    tuned: Paired,
+    rises: Sequence[Rise],
+    nulls: Sequence[Null] = (),
 ) -> Verdict:
-    """Return the verdict on ``tuned``, beside the ``base`` without a prompt and with its ``best`` prompt."""
+    """Return the verdict on ``tuned``, beside the ``base`` without a prompt and with its ``best`` prompt.
+
+    ``nulls``: what a classification is compared with; the one with most right answers counts.
+    """
     answered = [at for at, value in enumerate(tuned.exact) if value is not None]
     by_answers = len({groups[at] for at in answered}) >= FEWEST_GROUPS
     tests = _exact_tests if by_answers else _contrast_tests
@@ -138,8 +150,9 @@ def verdict_of(
     facts = help_ == "better than prompting" or p_facts <= LEVEL
     form = not facts and help_ != "cannot tell" and min(p_loss, p_ended) <= LEVEL
     forgot = tuple(rise for rise in rises if rise.is_forgetting)
-    sentence = _sentence(help_, measure, form, facts, forgot, p_values, best, tuned, num_groups)
-    return Verdict(help_, measure, form, facts, forgot, p_values, sentence)
+    beaten, beside = _against(nulls, groups, tuned, p_values)
+    sentence = _sentence(help_, measure, form, facts, forgot, p_values, best, tuned, num_groups, beside)
+    return Verdict(help_, measure, form, facts, forgot, p_values, sentence, beaten)
 
 
 Tests = tuple[float, float, float, int]
@@ -164,6 +177,27 @@ def _contrast_tests(groups: Sequence[str], base: Paired, best: Paired, tuned: Pa
         permutation_test(_contrast_gain(groups, base, tuned)),
         len(better),
     )
+
+
+def _against(
+    nulls: Sequence[Null], groups: Sequence[str], tuned: Paired, p_values: dict[str, float]
+) -> tuple[str, list[str]]:
+    """Return the claim that the best of the rules beats the tuned model, or an empty string; and a clause on it.
+
+    The p-values of both directions are added to ``p_values``.
+    """
+    if not nulls:
+        return "", []
+    null = max(nulls, key=lambda null: sum(value is True for value in null.exact))
+    p_better, p_worse = _gain(groups, null.exact, tuned.exact), _gain(groups, tuned.exact, null.exact)
+    p_values[f"better than {null.name}"], p_values[f"beaten by {null.name}"] = p_better, p_worse
+    count = sum(value is not None for value in tuned.exact)
+    right = sum(value is True for value in null.exact)
+    if p_worse <= LEVEL:
+        beaten = f"beaten by {null.name}"
+        return beaten, [f"{beaten}, which gets {right} of {count} right (p {p_words(p_worse)})"]
+    than = "better than" if p_better <= LEVEL else "no better than"
+    return "", [f"{than} {null.name}, which gets {right} of {count} right (p {p_words(p_better)})"]
 
 
 def _contrast_gain(groups: Sequence[str], before: Paired, after: Paired) -> Floats:
@@ -203,6 +237,7 @@ def _sentence(
     best: Paired,
     tuned: Paired,
     num_groups: int,
+    beside: Sequence[str],
 ) -> str:
     parts = []
     if help_ == "cannot tell":
@@ -216,21 +251,26 @@ def _sentence(
             parts.append(f"{FORM}: {_of_form(p_values)}, but the answers are no better")
         elif facts and help_ != "better than prompting":
             p = p_values["better than the base without a prompt"]
-            parts.append(f"it learned what the base does not answer without a prompt (p {_p(p)})")
+            parts.append(f"it learned what the base does not answer without a prompt (p {p_words(p)})")
         elif not facts:
             parts.append(NOTHING)
-    if forgot:
-        costs = (
-            f"{rise.name} by {rise.rise.value:+.3f} ({rise.rise.interval.low:+.3f} to "
-            f"{rise.rise.interval.high:+.3f}) bits per byte"
-            for rise in forgot
-        )
-        parts.append(f"{FORGOT}: it predicts worse {' and '.join(costs)}")
-    return "; ".join(parts)
+    return "; ".join([*parts, *beside, *words_of_cost(forgot)])
+
+
+def words_of_cost(forgot: Sequence[Rise]) -> list[str]:
+    """Return what was forgotten in words; none if nothing was."""
+    costs = (
+        f"{rise.name} by {rise.rise.value:+.3f} ({rise.rise.interval.low:+.3f} to "
+        f"{rise.rise.interval.high:+.3f}) bits per byte"
+        for rise in forgot
+    )
+    return [f"{FORGOT}: it predicts worse {' and '.join(costs)}"] if forgot else []
 
 
 def _comparison(help_: Help, measure: str, p_values: dict[str, float], best: Paired, tuned: Paired) -> str:
-    p = _p(p_values["worse than prompting" if help_ == "worse than prompting" else "better than prompting"])
+    p = p_words(
+        p_values["worse than prompting" if help_ == "worse than prompting" else "better than prompting"]
+    )
     if measure == "exact answers":
         right = [sum(value is True for value in system.exact) for system in (tuned, best)]
         count = sum(value is not None for value in tuned.exact)
@@ -248,19 +288,27 @@ def _of_form(p_values: dict[str, float]) -> str:
     parts = []
     if p_values["lower loss on held-out answers"] <= LEVEL:
         parts.append(
-            f"the loss on held-out answers fell (p {_p(p_values['lower loss on held-out answers'])})"
+            f"the loss on held-out answers fell (p {p_words(p_values['lower loss on held-out answers'])})"
         )
     if p_values["more answers end by themselves"] <= LEVEL:
-        parts.append(f"more answers end by themselves (p {_p(p_values['more answers end by themselves'])})")
+        parts.append(
+            f"more answers end by themselves (p {p_words(p_values['more answers end by themselves'])})"
+        )
     return " and ".join(parts)
 
 
-def _p(value: float) -> str:
+def p_words(value: float) -> str:
+    """Return a p-value as it is printed."""
     return "< 0.001" if value < 0.001 else f"= {value:.3f}"
 
 
-ERROR_RATES = (
-    f"of tunings without an effect, at most {100 * LEVEL:g} % are called better than prompting, and {100 * LEVEL:g} % "
-    "forgetful for each text; of a few facts, each in several wordings, more: this needs "
-    f"{FEWEST_ANSWERS} different answers, or labels"
-)
+def error_rates(num_answers: int) -> str:
+    """Return how often the verdict is wrong, and on what condition where there are only a few different answers."""
+    few = (
+        f"; with fewer than {FEWEST_ANSWERS} different answers each question counts on its own: right for labels, but "
+        "for a few facts in several wordings it claims too much"
+    )
+    return (
+        f"of tunings without an effect, at most {100 * LEVEL:g} % are called better than prompting, and "
+        f"{100 * LEVEL:g} % forgetful for each text{few if num_answers < FEWEST_ANSWERS else ''}"
+    )
