@@ -9,6 +9,7 @@ Shakespeare file). FOLDER gets train.jsonl and valid.jsonl; no address stands in
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 import sys
@@ -48,7 +49,7 @@ def replies(file: Path) -> Rows:
     speeches = [" ".join(text.split()) for name, _, text in blocks if name.endswith(":")]
     pairs = [
         pair
-        for pair in zip(speeches, speeches[1:], strict=False)
+        for pair in itertools.pairwise(speeches)
         if all(SHORTEST <= len(speech) <= LONGEST for speech in pair)
     ]
     end = SPEECHES_TRAINED + SPEECHES_HELD_OUT

@@ -39,8 +39,8 @@ def run(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _own_terminal() -> None:
-    """Make standard input the terminal whose Ctrl-C reaches this process, also where the tests run in the background."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background job ignores it, and so would its children
+    """Make standard input the terminal whose Ctrl-C reaches this process."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background job, as the tests may be, ignores it
     os.setsid()
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
