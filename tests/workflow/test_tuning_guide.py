@@ -59,7 +59,7 @@ def test_the_commands_of_the_guides_work(tmp_path: Path) -> None:
         for words in calls
     ]
     printed = "\n".join(run(tmp_path, words) for words in short)
-    for expected in ("conversations: 168 to train on, 24 held out", "verdict", "samples of the base"):
+    for expected in ("conversations: 312 to train on, 24 held out", "verdict", "samples of the base"):
         assert expected in printed
     chats = [words for words in commands("chat.md") if words[1] == "runs/my-run"]
     assert len(chats) >= 3
