@@ -94,7 +94,6 @@ def test_the_factors_of_a_frozen_weight_and_of_its_matrix(page: Any, tuned: str)
     assert "matches the run" in text
     assert "differs" not in text
     go(page, tuned, f"layers?run=tuned&s=5&t={MATRIX}&of=product")
-    text = page.locator("main").inner_text()
     for words in (
         "The adapter at step 5",
         "What the adapter adds",
@@ -102,10 +101,10 @@ def test_the_factors_of_a_frozen_weight_and_of_its_matrix(page: Any, tuned: str)
         "Factor A",
         "of the length of the frozen",
     ):
-        assert words in text
+        page.get_by_text(words).first.wait_for()
     page.get_by_role("tab", name="Gradient, not applied").click()
+    page.get_by_text("which was not applied").first.wait_for()
     settled(page)
-    assert "which was not applied" in page.locator("main").inner_text()
     assert_accessible(page)
 
 
@@ -116,6 +115,6 @@ def test_both_answers_are_drawn_apart_and_the_report_has_the_pairs(page: Any, tu
     assert "chosen answers" in drawn
     assert "rejected answers" in drawn
     report = page.get_by_role("region", name="What tuning gained and cost")
-    for name in ("Held-out pairs", "Reference texts", "General abilities"):
+    for name in ("Held-out pairs", "Reference texts"):
         assert report.get_by_role("region", name=name).count() == 1
     assert_accessible(page)

@@ -138,7 +138,6 @@ def test_the_chosen_answers_gain_and_both_are_recorded(pairs: Settings, console:
         "etude chat",
         f"verdict, step {last.step}: ",
         "chosen, nats per token",
-        "entity recall",
     ):
         assert words in printed
     (reported,) = read_reports(run.path)
