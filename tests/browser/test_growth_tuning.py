@@ -23,7 +23,7 @@ def address(
     folder = tmp_path_factory.mktemp("tunings")
     for name in ("tuned", "plain"):
         shutil.copytree(studied.path, folder / name)
-    write(folder / "tuned", report(4, rise=0.1), report(8))
+    write(folder / "tuned", report(4, rise=0.1), report(8, probes=True))
     served = serve(folder, studied.cache)
     address_of[served] = folder
     return served
@@ -51,7 +51,10 @@ def test_verdicts_and_figures_of_every_step(page: Any, address: str, theme: str)
         assert recorded.systems[-1].name in text
     assert text.count("base, 2 examples") == 1
     assert "+0.200" in text
-    assert "favours the base" in text
+    assert "favours the base. Intervals" in text
+    abilities = section.get_by_role("region", name="General abilities").inner_text()
+    assert "induction" in abilities
+    assert "\u221225 %" in abilities
     assert_accessible(page)
 
 

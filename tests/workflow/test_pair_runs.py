@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -21,6 +22,10 @@ from etude.run import RunFolder
 from etude.run.events import PreferenceEvent
 from etude.run.history import RunHistory
 from etude.run.record import RunRecord
+from etude.serve.answers import Answers
+from etude.serve.look_types import ANSWERS
+from etude.serve.request import Question as Asked
+from etude.serve.tensor_files import TensorFiles
 from etude.watch.inspect import Question, look_at
 from etude.watch.opened_step import open_step
 from etude.watch.reconciliation import reconcile
@@ -28,6 +33,7 @@ from etude.watch.time_machine import TimeMachine
 from etude.workflow import jobs
 from etude.workflow.close import about_pairs
 from etude.workflow.prepare import make_plan
+from serving import require_type
 
 __all__ = ["published", "settings"]
 NAMES = ["Ada", "Ben", "Cleo", "Dan", "Eve", "Finn", "Gus", "Hana", "Ivo", "Jana", "Kim", "Lea"]
@@ -69,7 +75,7 @@ def tuning(request: pytest.FixtureRequest, pairs: Settings) -> Settings:
 
 
 def test_an_interruption_changes_nothing_and_any_step_is_replayed(
-    tuning: Settings, console: Console, monkeypatch: pytest.MonkeyPatch
+    tuning: Settings, console: Console, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     whole = jobs.grow(tuning, console).run
     assert 'objective = "preference"' in whole.settings_file.read_text()
@@ -85,6 +91,29 @@ def test_an_interruption_changes_nothing_and_any_step_is_replayed(
     for step in (1, 7, 12):
         machine.go_to(step)
         assert machine.proof.holds, machine.proof
+    require_its_parts_on_the_page(run.path, tmp_path / "tensors")
+
+
+def require_its_parts_on_the_page(run: Path, folder: Path) -> None:
+    """Require what the page shows of a step: both answers of a pair, and of an adapter the product of its factors."""
+    folder.mkdir()
+    answers = Answers(run.parent, TensorFiles(folder))
+
+    def answer(**question: object) -> Any:
+        found = answers.answer(Asked({"run": run.name, "step": 7, **question}), lambda message: None)
+        require_type(ANSWERS[str(question["look"])], found)
+        return found
+
+    step = answer(look="step", row=0)
+    kinds = [part["kind"] for part in step["parts"]]
+    assert kinds[:2] == ["chosen", "rejected"]
+    assert bool(step["adapted"]) == ("lora_rank = 4" in (run / "run.toml").read_text())
+    for matrix in step["adapted"][:2]:
+        product = answer(look="matrix", name=matrix["name"], what="product")
+        assert product["norm"] == pytest.approx(matrix["product_norm"], rel=1e-5)
+        assert answer(look="weight", name=matrix["name"], index=[1, 2])["at"]["rule"] == "frozen"
+    with pytest.raises(InputError, match="has no adapter"):
+        answer(look="matrix", name="model.norm.weight", what="product")
 
 
 def test_the_chosen_answers_gain_and_both_are_recorded(pairs: Settings, console: Console) -> None:
@@ -109,7 +138,6 @@ def test_the_chosen_answers_gain_and_both_are_recorded(pairs: Settings, console:
         "etude chat",
         f"verdict, step {last.step}: ",
         "chosen, nats per token",
-        "entity recall",
     ):
         assert words in printed
     (reported,) = read_reports(run.path)
