@@ -34,6 +34,9 @@ class Facts:
     document_id: int
     longest_example: int | None = None  # tokens of the longest conversation, or pair of them; None: text
     has_pairs: bool = False  # of a chosen and a rejected answer
+    packed_rows: Callable[[int], int] | None = (
+        None  # from the context to the rows of one pass over conversations
+    )
 
 
 Derived = Mapping[str, tuple[Any, str]]

@@ -15,6 +15,7 @@ from torch import Tensor
 from etude.config import NO_BASE, Resolved, Settings
 from etude.data.prepared_data import PreparedData
 from etude.data.reference import ReferenceText
+from etude.data.tokens.packing import training_rows
 from etude.data.tokens.parts import TokenPart
 from etude.device import (
     Device,
@@ -128,6 +129,12 @@ class Plan:
         return self.settings.model.base != NO_BASE
 
     @property
+    def pass_tokens(self) -> int:
+        """Tokens that the steps of one pass over the text read: of conversations, with what pads their rows."""
+        part, context = self.data.train, self.settings.train.context
+        return part.num_tokens if part.examples is None else _packed_rows(part, context) * context
+
+    @property
     def evaluated_at_once(self) -> int:
         """Tokens that an evaluation reads together: fewer for the large vocabulary of a base model."""
         if not self.has_base:
@@ -160,15 +167,11 @@ def plan_on(
     if requested.threads == "auto" and "device.threads" in (derived or {}):
         requested = requested.model_copy(update={"threads": (derived or {})["device.threads"][0]})
     device = choose_device(requested)
-    examples = data.train.examples
-    longest = None if examples is None else int(np.diff(data.train.documents).max())
-    facts = Facts(
-        data.train.num_tokens,
-        data.tokenizer.vocab_size,
-        data.tokenizer.roles.document_id,
-        longest,
-        examples is not None and examples.rejected is not None,
-    )
+    facts = _facts_of(data)
+    if settings.train.stop_early and facts.has_pairs:
+        raise InputError(
+            "--stop-early compares bits per byte, and the loss of pairs of answers is in another unit: omit it"
+        )
     resolution = resolve(settings, facts, device, timed, derived, base)
     device = replace(device, dtype=resolution.settings.device.dtype)
     require_trained(resolution.model, resolution.settings.train.only)
@@ -193,6 +196,27 @@ def plan_on(
             f"{available / 2**30:,.0f}: choose {smaller} train.context or train.micro_batch_rows"
         )
     return plan
+
+
+def _facts_of(data: PreparedData) -> Facts:
+    """Return what the dial needs to know of the text."""
+    examples = data.train.examples
+    longest = rows = None
+    if examples is not None:
+        longest = max(int(np.diff(part.documents).max()) for part in (data.train, data.validation))
+        rows = partial(_packed_rows, data.train)
+    return Facts(
+        data.train.num_tokens,
+        data.tokenizer.vocab_size,
+        data.tokenizer.roles.document_id,
+        longest,
+        examples is not None and examples.rejected is not None,
+        rows,
+    )
+
+
+def _packed_rows(part: TokenPart, context: int) -> int:
+    return len(training_rows(part, context).rows)
 
 
 def require_memory(plan: Plan) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -71,7 +70,7 @@ def _grow(settings: Settings, console: Console, ranks: Ranks, stop_at: float | N
     say(console, f"{describe(plan)}\n{disk_use(plan)}")
     run = start(plan, console)
     outcome = fit(plan, run, console, ranks, deadline, stop_at, busy, phases)
-    close(outcome, console, math.inf if deadline is None else deadline.samples_until)
+    close(outcome, console, deadline)
     if phases is not None and deadline is not None and outcome.reason == "finished":
         say(console, promise_sentence(plan, run, phases.seconds, time.monotonic() - began))
     return outcome

@@ -191,6 +191,12 @@ class Packing:
         return [int(self.pieces.numbers[piece]) for piece in self.rows[row]]
 
 
+@lru_cache(2)
+def training_rows(part: TokenPart, context: int) -> Packing:
+    """Return the rows of ``part`` for training steps. The plan of a run and its batches share them."""
+    return Packing.of(part, context)
+
+
 def _best_fit(sizes: list[int], capacity: int) -> tuple[tuple[int, ...], ...]:
     """Assign every size to a row, from the largest on, each to the row with the least room that holds it."""
     rows: list[list[int]] = []
@@ -214,7 +220,7 @@ class PackedLoader:
 
     def __init__(self, part: TokenPart, context: int, batch_rows: int, seed: int) -> None:
         self.part, self.context, self.batch_rows, self.seed = part, context, batch_rows, seed
-        self.packing = Packing.of(part, context)
+        self.packing = training_rows(part, context)
 
     def rows(self, step: int) -> tuple[Int64, Int64]:
         """Return (inputs, targets), each (B, T): the whole batch of a step (steps count from 0)."""
