@@ -22,6 +22,7 @@ from etude.plan.plan import Plan
 from etude.plan.report_costs import ReportWork
 from etude.run.events import Event
 from etude.train.loop import TrainState
+from etude.train.optimizer import saved_weights
 
 CLOSING_SECONDS = 2.0
 """Time at the end of a run to load the saved model, draw plots, write the report and exit, without samples."""
@@ -75,7 +76,7 @@ class TaskCosts:
         train, times = plan.settings.train, slowdown()
         tokens = train.batch_rows * train.context
         scored = min(train.eval_tokens, plan.data.validation.num_tokens) + _reference_tokens(plan)
-        written = (plan.memory.weights + plan.memory.optimizer) / BYTES_A_SECOND
+        written = (4 * saved_weights(plan.model) + plan.memory.optimizer) / BYTES_A_SECOND
         return cls(
             SCORING * scored * step_seconds / tokens,
             SAMPLE_SECONDS_A_LAYER * plan.model.num_hidden_layers * times,

@@ -26,7 +26,7 @@ from etude.plan.forecast import Forecast
 from etude.plan.measuring import Machine, ThisMachine
 from etude.plan.plan import Plan, plan_on
 from etude.plan.report_costs import ReportWork
-from etude.plan.sizes import Size
+from etude.plan.sizes import SHAPES, Size
 from etude.plan.task_costs import BYTES_A_SECOND, TaskCosts
 from etude.plan.time_budget import EVALUATION_SHARE as EVALUATION
 from etude.plan.time_budget import MARGIN, SHARE, TimedPlan
@@ -119,6 +119,14 @@ class TunedPlanning(GivenNetwork):
         derived["train.lr"] = (choice.rate * plan.settings.train.lr, because)
         return plan_on(self.data, self.settings, derived=self.derived | derived, base=self.base)
 
+    def _step_seconds(self, plan: Plan, allowed: float) -> float:
+        """Time at least one step, of one row: a time is not refused for an estimate."""
+        if not self._timed:
+            smallest = self._plan(Size(SHAPES[0], 1))
+            end = self.machine.now() + allowed
+            self._note(smallest, self._time(self.machine.trial(smallest), end))
+        return super()._step_seconds(plan, allowed)
+
     def _why(self, passes: float) -> str:
         count, usual = self.data.train.num_documents, base_epochs(True, False)
         if passes < 1:
@@ -131,8 +139,7 @@ class TunedPlanning(GivenNetwork):
     def _costs(self, plan: Plan, step: float) -> TaskCosts:
         costs = super()._costs(plan, step)
         costs.most_closing = REPORT_SHARE * (self.ends_at - self._began)
-        loading = READINGS * plan.memory.weights / BYTES_A_SECOND
-        costs.report = replace(self.report, preparing=self.report.preparing + loading)
+        costs.report = _with_loading(self.report, plan)
         return costs
 
     def _affordable(self, plan: Plan, size: Size, step: float) -> Plan:
@@ -167,6 +174,18 @@ class TunedPlanning(GivenNetwork):
             longer = costs.closing - report + EVALUATIONS_AT_LEAST * EVALUATION * (enough - seconds)
             enough = (prepared + work + longer) / (1 - SHARE - MARGIN)
         return enough
+
+
+def _with_loading(report: ReportWork, plan: Plan) -> ReportWork:
+    loading = READINGS * plan.memory.weights / BYTES_A_SECOND
+    return replace(report, preparing=report.preparing + loading)
+
+
+def seconds_besides(plan: Plan, step: float, report: ReportWork, most_report: float) -> float:
+    """Predict the seconds of a tuned run besides its steps of ``step`` seconds, with its report."""
+    costs = TaskCosts.estimated(plan, step, lambda: 1.0)
+    costs.report, costs.most_closing = _with_loading(report, plan), most_report
+    return costs.each_once + costs.between(plan, 0, plan.settings.train.steps) + costs.at_the_end
 
 
 def describe_choices(promise: TimedPlan) -> list[str]:
