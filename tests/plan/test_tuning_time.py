@@ -163,12 +163,7 @@ def test_a_time_that_cannot_be_kept_is_refused_with_one_that_can(
 def test_steps_passes_and_schedule_agree_for_few_and_many(
     text: PreparedData, left_open: Settings, count: int
 ) -> None:
-    data = conversations(text, count)
-    tracemalloc.start()
-    plan = plan_on(data, left_open, base=BASE)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < 2**20 + 600 * count
+    plan = plan_on(conversations(text, count), left_open, base=BASE)
     train = plan.settings.train
     assert passes_of(plan) == pytest.approx(CONVERSATION_EPOCHS, rel=0.05)
     assert train.steps >= min(BASE_UPDATES, CONVERSATION_EPOCHS * count)
@@ -177,3 +172,14 @@ def test_steps_passes_and_schedule_agree_for_few_and_many(
     assert min(factors) > 0
     assert factors[-1] <= 2 / train.steps
     assert max(factors) > 0.9
+
+
+def test_memory_of_planning_is_bounded_by_the_number_of_conversations(
+    text: PreparedData, left_open: Settings
+) -> None:
+    data = conversations(text, 4_000, length=200)
+    tracemalloc.start()
+    plan_on(data, left_open, base=BASE)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**20 + 600 * 4_000
