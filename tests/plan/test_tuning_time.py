@@ -16,6 +16,7 @@ from etude.config import Settings, with_values
 from etude.data.prepared_data import PreparedData
 from etude.errors import InputError
 from etude.evaluate.tuning.report_work import report_work
+from etude.plan.base_steps import choose_steps
 from etude.plan.base_values import BASE_UPDATES, CONVERSATION_EPOCHS, EVALUATIONS
 from etude.plan.measuring import tokens_per_step
 from etude.plan.plan import Plan, plan_on
@@ -157,6 +158,25 @@ def test_a_time_that_cannot_be_kept_is_refused_with_one_that_can(
     assert (
         timed(data, left_open, FakeMachine(slow=100), enough).plan.settings.train.steps >= LEAST_UPDATES - 1
     )
+
+
+def test_pairs_leave_time_to_score_them_with_the_base(text: PreparedData, left_open: Settings) -> None:
+    parts = []
+    for count in (40_000, 100):
+        part = part_of(count, 40)
+        assert part.examples is not None
+        examples = dataclasses.replace(part.examples, rejected=part.documents[:-1] + 20)
+        parts.append(dataclasses.replace(part, examples=examples))
+    data = dataclasses.replace(text, train=parts[0], validation=parts[1])
+    machine = FakeMachine()
+    settings = with_values(left_open, {"train.objective": "preference", "train.seconds": 600.0})
+    promise = choose_steps(
+        data, settings, BASE, machine.clock + 600, quiet_phases(machine, 600), None, machine
+    )
+    train, costs = promise.plan.settings.train, promise.deadline.costs
+    scoring = parts[0].num_tokens * costs.evaluation / costs.evaluated_tokens
+    assert scoring > 100
+    assert scoring + train.steps * machine.step_seconds(promise.plan) < 600
 
 
 @pytest.mark.parametrize("count", [10, 40, 168, pytest.param(200_000, marks=pytest.mark.slow)])

@@ -13,6 +13,7 @@ from functools import partial
 from etude.config import Settings
 from etude.data.prepared_data import PreparedData
 from etude.model.config import ModelConfig
+from etude.plan.constants import has_constants
 from etude.plan.derivation import Derived
 from etude.plan.forecast import Forecast
 from etude.plan.measuring import Machine, ThisMachine, tokens_per_step
@@ -87,4 +88,7 @@ class GivenNetwork(Planning):
 
     def _seconds_to_start(self, plan: Plan, costs: TaskCosts) -> float:
         reading = READINGS * plan.memory.weights / BYTES_A_SECOND * self.machine.slowdown()
+        if has_constants(plan):  # the base scores every pair
+            tokens = self.data.train.num_tokens + self.data.validation.num_tokens
+            reading += tokens * costs.evaluation / costs.evaluated_tokens
         return super()._seconds_to_start(plan, costs) + reading
