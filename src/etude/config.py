@@ -112,8 +112,9 @@ class TrainSettings(Section, Generic[Open]):
     """Recompute each layer in the backward pass: less memory, a third more arithmetic, the same gradients."""
     only: Pattern = ""
     """Train only parameters whose name has this regular expression in it, such as ``layers.2[0-9]``. Empty: all."""
-    lora_rank: Fixed[Annotated[int, Field(ge=0, le=2**20)]] = 0
-    """Rank of a low-rank adapter (LoRA) of a base model, whose own weights are then frozen. 0: none."""
+    lora_rank: Fixed[Annotated[int, Field(ge=0, le=2**20)] | Open] = AUTO
+    """Rank of a low-rank adapter (LoRA) of a base model, whose own weights are then frozen. 0: none. Auto: none, except
+    for conversations with a time budget."""
     lora_alpha: Fixed[Rate | Auto] = "auto"
     """The adapter counts ``lora_alpha / lora_rank`` times. Auto: 2."""
     lora_targets: Fixed[Rules] = ()
@@ -166,6 +167,11 @@ class TrainSettings(Section, Generic[Open]):
     reference: str = "auto"
     """A text that the training text has nothing to do with, such as a file of yours. Each evaluation scores it too and
     so shows what the model forgets. ``builtin``: a text of the package; ``none``. Auto: builtin for a base model."""
+    stop_early: Observing[bool] = False
+    """End the run once the sum of what it gains on held-out text and loses on the reference text does not fall any
+    more, and keep the checkpoint of the least sum. For runs with a reference text."""
+    patience: Observing[Count] = 3
+    """Evaluations in a row without a lower sum after which ``stop_early`` ends the run."""
     sample_every: MayDiffer[Observing[Count | Open]] = AUTO
     """Steps between samples of generated text."""
     sample_prompt: MayDiffer[Observing[str]] = "auto"

@@ -70,8 +70,19 @@ def require_resolved(settings: Settings) -> Resolved:
 
 def require_model_to_adapt(settings: Settings) -> None:
     """Raise InputError for an adapter without a base model."""
-    if settings.train.lora_rank and settings.model.base == NO_BASE:
+    if settings.train.lora_rank not in ("auto", 0) and settings.model.base == NO_BASE:
         raise InputError("an adapter needs a model to adapt: add --from MODEL, or omit --lora")
+
+
+def require_text_to_forget(settings: Settings) -> None:
+    """Raise InputError for ``train.stop_early`` in a run that has no reference text."""
+    train = settings.train
+    without = train.reference == "none" or (train.reference == "auto" and settings.model.base == NO_BASE)
+    if train.stop_early and without:
+        raise InputError(
+            "--stop-early compares what a run gains with what it loses on a reference text, and this run has none: "
+            "begin with a model (--from), or name a text with --set train.reference=FILE, or omit --stop-early"
+        )
 
 
 def settings_with_help() -> str:

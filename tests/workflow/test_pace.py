@@ -203,5 +203,5 @@ def test_what_is_shown_at_the_end_is_cut_by_the_clock(monkeypatch: pytest.Monkey
 
 def test_a_run_without_time_for_samples_says_so(small_settings: Settings, console: Console) -> None:
     outcome = jobs.grow(small_settings, console)
-    close(outcome, console, until=float("-inf"))
+    close(outcome, console, Deadline(time.monotonic() - 1, ending(0.5), lambda first, last: 0.0, 12))
     assert "No time was left for samples." in console.file.getvalue()  # type: ignore[attr-defined]

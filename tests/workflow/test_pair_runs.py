@@ -264,4 +264,6 @@ def test_the_dial_is_cautious_with_pairs(tuning: Settings, console: Console) -> 
         plan.settings.train.context >= max(plan.data.train.documents[1:] - plan.data.train.documents[:-1]) - 1
     )
     read = train.steps * train.batch_rows * train.context
-    assert read <= PAIR_EPOCHS * plan.data.train.num_tokens
+    assert read <= PAIR_EPOCHS * plan.pass_tokens
+    with pytest.raises(InputError, match="the loss of pairs of answers is in another unit"):
+        make_plan(with_values(tuning, {"train.stop_early": True}), console)

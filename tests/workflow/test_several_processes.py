@@ -96,6 +96,25 @@ def test_two_processes_make_the_run_of_one_and_go_on_with_it(
     assert_same_training(part, whole)
 
 
+@pytest.mark.slow
+def test_two_processes_end_early_together(
+    small_settings: Settings, text_folder: Path, console: Console, tmp_path: Path
+) -> None:
+    changes = {
+        "stop_early": True,
+        "patience": 1,
+        "reference": str(next(text_folder.glob("*.txt"))),
+        "lr": 5.0,
+    }
+    settings = with_values(small_settings, {f"train.{key}": value for key, value in changes.items()})
+    whole = jobs.grow(settings, console)
+    assert whole.step < 12
+    (tmp_path / "my.toml").write_text(to_toml(settings))
+    finished(by_two("--config", tmp_path / "my.toml", "--name", "two"))
+    two = RunFolder(whole.run.path.with_name("two"))
+    assert (two.status()["state"], two.status()["step"]) == ("finished", whole.step)
+
+
 def wait_for_steps(run: RunFolder, launcher: subprocess.Popen[str], steps: int = 9) -> None:
     """Wait until the log has so many steps; the processes must not end before."""
 

@@ -58,9 +58,10 @@ Only = Annotated[
     ),
 ]
 Lora = Annotated[
-    bool,
+    bool | None,
     typer.Option(
-        "--lora", help="With --from: train a low-rank adapter (LoRA) instead of the model's weights."
+        "--lora/--no-lora",
+        help="With --from: train a low-rank adapter (LoRA) instead of the model's weights; usual with --time.",
     ),
 ]
 LoraRank = Annotated[int | None, typer.Option("--lora-r", help="Rank of the adapter; --lora alone: 16.")]
@@ -79,6 +80,12 @@ Beta = Annotated[
     float | None,
     typer.Option(
         help="For pairs of a chosen and a rejected answer (DPO): a smaller one lets the model move further; usual: 0.1."
+    ),
+]
+StopEarly = Annotated[
+    bool,
+    typer.Option(
+        "--stop-early", help="End the run once it gains no more than it costs, and keep its best checkpoint."
     ),
 ]
 StopAfter = Annotated[
@@ -125,11 +132,12 @@ def train(
     fork: Fork = None,
     base: From = None,
     only: Only = None,
-    lora: Lora = False,
+    lora: Lora = None,
     lora_r: LoraRank = None,
     lora_alpha: LoraAlpha = None,
     replay: Replay = None,
     beta: Beta = None,
+    stop_early: StopEarly = False,
     stop_after: StopAfter = None,
     accept_record: AcceptRecord = False,
     studio: Studio = True,
@@ -138,7 +146,6 @@ def train(
     """Grow a language model from text. Without arguments: from Etude's own stories, in minutes."""
     from etude.config import load_settings
 
-    _refuse(bool(lora and lora_r == 0), "--lora-r 0 is no adapter: give a rank of at least 1, or omit --lora")
     _refuse(None not in (time, steps), "--time chooses the number of steps: give --time or --steps, not both")
     named = {
         "data.sources": tuple(sources) if sources else None,
@@ -149,7 +156,7 @@ def train(
         "train.steps": steps,
         "train.only": only,
         "model.base": base,
-        **_tuning(lora, lora_r, lora_alpha, beta, replay),
+        **_tuning(lora, lora_r, lora_alpha, beta, replay, stop_early),
         "run.seed": seed,
         "run.name": name,
     }
@@ -180,19 +187,36 @@ def _refuse(wrong: bool, why: str) -> None:
 
 
 def _tuning(
-    lora: bool, rank: int | None, alpha: float | None, beta: float | None, replay: float | None
+    lora: bool | None,
+    rank: int | None,
+    alpha: float | None,
+    beta: float | None,
+    replay: float | None,
+    stop_early: bool,
 ) -> dict[str, Any]:
     """Return the settings that only a tuning has, by key; None for those that the user did not name."""
-    lora = lora or rank is not None or alpha is not None
-    rank = USUAL_RANK if lora and rank is None else rank
-    return {"train.lora_rank": rank, "train.lora_alpha": alpha, "train.beta": beta, "data.replay": replay}
+    _refuse(bool(lora and rank == 0), "--lora-r 0 is no adapter: give a rank of at least 1, or omit --lora")
+    named = rank is not None or alpha is not None
+    _refuse(lora is False and named, "--no-lora trains all weights: omit --lora-r and --lora-alpha")
+    if lora is False:
+        rank = 0
+    elif rank is None and (lora or named):
+        rank = USUAL_RANK
+    return {
+        "train.lora_rank": rank,
+        "train.lora_alpha": alpha,
+        "train.beta": beta,
+        "train.stop_early": stop_early or None,
+        "data.replay": replay,
+    }
 
 
 def _grow(settings: Settings, limit: float | None, studio: bool, dry_run: bool) -> None:
     """Train a new run, or print its plan if ``dry_run``."""
-    from etude.setting_declarations import require_model_to_adapt
+    from etude.setting_declarations import require_model_to_adapt, require_text_to_forget
 
-    require_model_to_adapt(settings)  # before the text is prepared
+    for require in (require_model_to_adapt, require_text_to_forget):  # before the text is prepared
+        require(settings)
     if dry_run:
         from etude.workflow import jobs
 

@@ -15,7 +15,7 @@ from etude.errors import InputError
 from etude.untrusted import shown
 
 if TYPE_CHECKING:
-    from etude.config import TrainSettings
+    from etude.config import ResolvedTrain
     from etude.model.config import ModelConfig
 
 FACTORS = ("lora_A", "lora_B")
@@ -66,7 +66,7 @@ def is_factor(name: str) -> bool:
     return name.rpartition(".")[2] in FACTORS
 
 
-def adapted_by(config: ModelConfig, train: TrainSettings) -> ModelConfig:
+def adapted_by(config: ModelConfig, train: ResolvedTrain) -> ModelConfig:
     """Return the configuration with the adapter that the settings of a run name; ``config`` itself without one.
 
     Raises:

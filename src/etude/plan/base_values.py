@@ -61,6 +61,8 @@ STATES = 4
 """Checkpoints of a run from a base model that keep the optimizer's state, besides the newest."""
 EVALUATIONS, EVALUATION_SHARE = 6, 0.1
 """Regular evaluations in a run, and the time of all evaluations as a share of that of the steps."""
+EVALUATIONS_TO_STOP = 12
+"""Regular evaluations of a run that may end early: it ends only at an evaluation."""
 MIN_EVAL_TOKENS, MAX_EVAL_TOKENS = 2048, 65_536
 
 FROM_BASE: Table = {}
@@ -110,7 +112,9 @@ def _context(dial: Dial, key: str) -> tuple[Any, str]:
     assert dial.base is not None
     longest, positions = dial.facts.longest_example, dial.base.max_position_embeddings
     if longest is not None:
-        whole = max(BASE_CONTEXT, min(LONGEST_EXAMPLE, longest - 1))
+        # Few conversations go into short rows: otherwise a pass would be one update.
+        usual = min(BASE_CONTEXT, _epochs(dial) * dial.facts.train_tokens // BASE_UPDATES)
+        whole = max(2, usual, min(LONGEST_EXAMPLE, longest - 1))
         what = "pair of conversations" if dial.facts.has_pairs else "conversation"
         reason = f"the longest {what} has {longest:,} tokens, and at most {LONGEST_EXAMPLE:,} go into a row"
         return min(whole, positions), reason
@@ -121,15 +125,25 @@ def _context(dial: Dial, key: str) -> tuple[Any, str]:
 
 @derives(FROM_BASE, "train.batch_rows")
 def _batch_rows(dial: Dial, key: str) -> tuple[Any, str]:
-    context = dial.value("train.context")
-    tokens = min(BASE_BATCH_TOKENS, max(context, _tokens_to_read(dial) // BASE_UPDATES))
-    return max(1, tokens // context), f"about {tokens:,} tokens per step"
+    tokens = batch_tokens_of(_tokens_to_read(dial), dial.value("train.context"))
+    return tokens // dial.value("train.context"), f"about {tokens:,} tokens per step"
+
+
+def batch_tokens_of(tokens: int, context: int) -> int:
+    """Return the tokens of a step in a run on so many: whole rows of ``context``, few enough for some updates."""
+    wanted = min(BASE_BATCH_TOKENS, tokens // BASE_UPDATES)
+    return max(1, wanted // context) * context
+
+
+def base_epochs(has_examples: bool, has_pairs: bool) -> int:
+    """Return how often a run from a base model reads its text, its conversations or its pairs."""
+    if has_pairs:
+        return PAIR_EPOCHS
+    return CONVERSATION_EPOCHS if has_examples else BASE_EPOCHS
 
 
 def _epochs(dial: Dial) -> int:
-    if dial.facts.has_pairs:
-        return PAIR_EPOCHS
-    return BASE_EPOCHS if dial.facts.longest_example is None else CONVERSATION_EPOCHS
+    return base_epochs(dial.facts.longest_example is not None, dial.facts.has_pairs)
 
 
 def _tokens_to_read(dial: Dial) -> int:
@@ -164,7 +178,8 @@ def _steps(dial: Dial, key: str) -> tuple[Any, str]:
 
 @derives(FROM_BASE, "train.eval_every")
 def _eval_every(dial: Dial, key: str) -> tuple[Any, str]:
-    return max(1, dial.value("train.steps") // EVALUATIONS), f"{EVALUATIONS} evaluations in the run"
+    count = EVALUATIONS_TO_STOP if dial.value("train.stop_early") else EVALUATIONS
+    return max(1, dial.value("train.steps") // count), f"{count} evaluations in the run"
 
 
 @derives(FROM_BASE, "train.eval_early")

@@ -28,7 +28,11 @@ from etude.plan.derivation import (
     require_whole_parts,
 )
 from etude.plan.sizes import Size, batch_tokens_for, context_for, dropout_for, weight_decay_for
-from etude.setting_declarations import require_model_to_adapt, require_resolved
+from etude.setting_declarations import (
+    require_model_to_adapt,
+    require_resolved,
+    require_text_to_forget,
+)
 from etude.train.rules import rates_of, rule_named
 from etude.train.rules.chosen import REST
 
@@ -76,6 +80,7 @@ def resolve(
             the text, ...).
     """
     require_model_to_adapt(settings)
+    require_text_to_forget(settings)
     dial = Dial(settings, facts, device, timed, base)
     table = DERIVATIONS
     if base is not None:
@@ -97,6 +102,11 @@ def resolve(
 def _size(dial: Dial, key: str) -> tuple[Any, str] | None:
     usual = "tiny" if dial.device.kind == "cpu" else "small"
     return None if dial.timed else (usual, f"what a {dial.device.kind} trains in minutes")
+
+
+@derives(DERIVATIONS, "train.lora_rank")
+def _lora_rank(dial: Dial, key: str) -> tuple[Any, str]:
+    return 0, "all weights are trained"
 
 
 @derives(DERIVATIONS, "model.hidden_size")

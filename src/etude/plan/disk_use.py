@@ -74,7 +74,10 @@ def disk_use(plan: Plan, begins: int = 0) -> DiskUse:
             if old % plan.state_every:
                 kept[old] = weights
     with_state = sum(size == whole for size in kept.values())
-    return DiskUse(whole, len(kept), with_state, sum(kept.values()), most)
+    best = int(train.stop_early)  # one checkpoint more, and two while another step becomes the best
+    return DiskUse(
+        whole, len(kept) + best, with_state, sum(kept.values()) + best * whole, most + 2 * best * whole
+    )
 
 
 def _newest_saves(train: ResolvedTrain) -> range | list[int]:

@@ -12,13 +12,17 @@ from etude.plan.plan import Plan
 from etude.pretrained.facts import BaseFacts, recorded_facts
 from etude.pretrained.source_names import HUB
 from etude.run import RunFolder
+from etude.run.gain_and_cost import Balance
 from etude.untrusted import one_line
 
 
-def model_card(plan: Plan, run: RunFolder, step: int, manifest: Mapping[str, Any]) -> str:
+def model_card(
+    plan: Plan, run: RunFolder, step: int, manifest: Mapping[str, Any], best: Balance | None = None
+) -> str:
     """Return the README.md of the checkpoint at ``step``, in Hugging Face's format.
 
-    The ``manifest`` of the run states its base model, if it has one.
+    The ``manifest`` of the run states its base model, if it has one. ``best`` is the step up to here that gained most
+    for its cost, of a run that compares them.
     """
     settings, data, base = plan.settings, plan.data, recorded_facts(manifest)
     library = plan.model.family.library
@@ -49,7 +53,7 @@ tags:
 - Tokenizer: {one_line(settings.tokenizer.kind)}, {data.tokenizer.vocab_size:,} tokens.
 - Training: {step:,} steps of {settings.train.batch_rows} rows of {settings.train.context} tokens,
   seed {settings.run.seed}{scope}.
-
+{_best_step(best)}
 {_what_it_knows(base)}
 
 ```python
@@ -132,6 +136,10 @@ def _pair_rows(pairs: Mapping[str, Any]) -> list[str]:
 
 def _share(estimate: Mapping[str, Any] | None) -> str:
     return "" if estimate is None else f"{estimate['value']:.2f}"
+
+
+def _best_step(best: Balance | None) -> str:
+    return "" if best is None else f"- Best step up to here: {best.step:,}. Since the first one, {best}.\n"
 
 
 def _kind(plan: Plan) -> str:

@@ -50,6 +50,11 @@ class Deadline:
         loaded = time.monotonic() + LOADING_SECONDS * self.costs.slowdown()
         return self.ends_at if loaded < self.ends_at else -math.inf
 
+    @property
+    def questions(self) -> int | None:
+        """Held-out questions that fit the time that is left, after the training; None for a run that asks none."""
+        return None if self.costs.report is None else self.costs.questions_in(self.ends_at - time.monotonic())
+
 
 @dataclass
 class Pace:

@@ -129,6 +129,12 @@ class Plan:
         return self.settings.model.base != NO_BASE
 
     @property
+    def pass_tokens(self) -> int:
+        """Tokens that the steps of one pass over the text read: of conversations, with what pads their rows."""
+        part, context = self.data.train, self.settings.train.context
+        return part.num_tokens if part.examples is None else _packed_rows(part, context) * context
+
+    @property
     def evaluated_at_once(self) -> int:
         """Tokens that an evaluation reads together: fewer for the large vocabulary of a base model."""
         if not self.has_base:
@@ -162,6 +168,10 @@ def plan_on(
         requested = requested.model_copy(update={"threads": (derived or {})["device.threads"][0]})
     device = choose_device(requested)
     facts = _facts_of(data)
+    if settings.train.stop_early and facts.has_pairs:
+        raise InputError(
+            "--stop-early compares bits per byte, and the loss of pairs of answers is in another unit: omit it"
+        )
     resolution = resolve(settings, facts, device, timed, derived, base)
     device = replace(device, dtype=resolution.settings.device.dtype)
     require_trained(resolution.model, resolution.settings.train.only)

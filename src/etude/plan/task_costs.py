@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from etude.data.reference import reference_text
 from etude.plan.cadence import (
     CLOSING_SAMPLE_TOKENS,
     CLOSING_SAMPLES,
@@ -18,8 +19,10 @@ from etude.plan.cadence import (
     save_due,
 )
 from etude.plan.plan import Plan
+from etude.plan.report_costs import ReportWork
 from etude.run.events import Event
 from etude.train.loop import TrainState
+from etude.train.optimizer import saved_weights
 
 CLOSING_SECONDS = 2.0
 """Time at the end of a run to load the saved model, draw plots, write the report and exit, without samples."""
@@ -52,6 +55,8 @@ class TaskCosts:
         writing: returns the seconds until the current checkpoint is on disk.
         slowdown: returns the current slowdown of work on one thread.
         most_closing: most seconds for the report at the end, which the deadline cuts short.
+        evaluated_tokens: tokens that an evaluation scores.
+        report: the work of the report of a tuned run; None: the report consists of samples.
     """
 
     evaluation: float
@@ -60,6 +65,8 @@ class TaskCosts:
     writing: Callable[[], float] = lambda: 0.0
     slowdown: Callable[[], float] = lambda: 1.0
     most_closing: float = math.inf
+    evaluated_tokens: int = 1
+    report: ReportWork | None = None
     _due: dict[tuple[object, ...], list[list[int]]] = field(default_factory=dict)
     _times: dict[str, int] = field(default_factory=dict)  # number of measurements of each task
 
@@ -68,13 +75,14 @@ class TaskCosts:
         """Estimate from the configuration and the time of a step, on a machine with this ``slowdown``."""
         train, times = plan.settings.train, slowdown()
         tokens = train.batch_rows * train.context
-        scored = min(train.eval_tokens, plan.data.validation.num_tokens)
-        written = (plan.memory.weights + plan.memory.optimizer) / BYTES_A_SECOND
+        scored = min(train.eval_tokens, plan.data.validation.num_tokens) + _reference_tokens(plan)
+        written = (4 * saved_weights(plan.model) + plan.memory.optimizer) / BYTES_A_SECOND
         return cls(
             SCORING * scored * step_seconds / tokens,
             SAMPLE_SECONDS_A_LAYER * plan.model.num_hidden_layers * times,
             (CHECKPOINT_SECONDS + written) * times,
             slowdown=slowdown,
+            evaluated_tokens=max(1, scored),
         )
 
     def timed(
@@ -111,10 +119,13 @@ class TaskCosts:
         costs, start = (self.evaluation, self.sample, self.checkpoint), max(1, first)
         if last <= start:
             return 0.0
+        evaluates, samples, saves = evaluation_due(train), sample_due(train), save_due(train)
         while len(counts) < last:  # counts[n]: how often each is due from step 1 to step n
             step = len(counts)
-            dues = (evaluation_due(train), sample_due(train), save_due(train))
-            counts.append([count + due(step) for count, due in zip(counts[-1], dues, strict=True)])
+            evaluated = evaluates(step)
+            saved = saves(step) or (train.stop_early and evaluated)  # it may be the best so far
+            due = (evaluated, samples(step), saved)
+            counts.append([count + now for count, now in zip(counts[-1], due, strict=True)])
         numbers = zip(counts[last - 1], counts[start - 1], strict=True)
         return sum(cost * (end - begin) for cost, (end, begin) in zip(costs, numbers, strict=True))
 
@@ -125,7 +136,41 @@ class TaskCosts:
 
     @property
     def at_the_end(self) -> float:
-        """Seconds from the last step to the end of the process: each task once, and the report with its samples."""
+        """Seconds from the last step to the end of the process: each task once, and the report."""
+        return self.each_once + self.writing() + self.closing
+
+    @property
+    def closing(self) -> float:
+        """Seconds of the report at the end, with its samples or its questions."""
+        besides = CLOSING_SECONDS * self.slowdown()
+        if self.report is not None:
+            questions = self.questions_in(self.most_closing)
+            return besides + self.report.seconds(questions, self._token, self._generated)
         samples = self.sample * CLOSING_SAMPLES * CLOSING_SAMPLE_TOKENS / SAMPLE_TOKENS
-        closing = min(self.most_closing, CLOSING_SECONDS * self.slowdown() + samples)
-        return self.each_once + self.writing() + closing
+        return min(self.most_closing, besides + samples)
+
+    def questions_in(self, seconds: float) -> int:
+        """Return how many held-out questions the report at the end asks in so many seconds, of a tuned run."""
+        assert self.report is not None
+        besides = CLOSING_SECONDS * self.slowdown()
+        return self.report.fitting(seconds - besides, self._token, self._generated)
+
+    @property
+    def _token(self) -> float:
+        """Seconds to read a token."""
+        return self.evaluation / self.evaluated_tokens
+
+    @property
+    def _generated(self) -> float:
+        """Seconds to generate a token after another."""
+        return self.sample / SAMPLE_TOKENS
+
+
+def _reference_tokens(plan: Plan) -> int:
+    """Estimate the tokens of the reference text, which each evaluation scores as well."""
+    text = reference_text(plan.settings.train.reference)
+    if text is None:
+        return 0
+    size = sum(len(document.encode()) for document in text.documents)
+    train = plan.data.train
+    return size * train.num_tokens // max(1, train.source_bytes)

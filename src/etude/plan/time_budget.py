@@ -27,7 +27,7 @@ from etude.data.prepared_data import PreparedData
 from etude.device import place_on_machine
 from etude.errors import InputError
 from etude.model.cost import count_parameters
-from etude.plan.base_values import BASE_EPOCHS
+from etude.plan.base_values import base_epochs
 from etude.plan.cadence import SCORING
 from etude.plan.derivation import MAX_EPOCHS, Derived
 from etude.plan.forecast import LEAST_PILOT, LONG_PILOT, Forecast, Pilot, forecast, potential
@@ -272,16 +272,17 @@ class Planning:
             step = self._step_seconds(plan, self.until(TIMING_UNTIL))
             plan = self._affordable(plan, size, step)
             compiler = self._compiler_seconds(plan, step)
-            costs = TaskCosts.estimated(plan, step, self.machine.slowdown)
-            costs.most_closing = CLOSING_SHARE * (self.ends_at - self._began)
+            costs = self._costs(plan, step)
             if compiler is None:
                 plan = self._plan(size)
             elif compiler > 0:
                 step /= COMPILED_GAIN
             last = plan.settings.train.steps
             start = self._seconds_to_start(plan, costs) + (compiler or 0.0)
-            left = self.left * (1 - MARGIN) - start - costs.between(plan, 0, last) - costs.at_the_end
+            besides = start + costs.between(plan, 0, last) + costs.at_the_end
+            left = self.left * (1 - MARGIN) - besides
             tokens = worth_reading(left / step * tokens_per_step(plan), plan)
+        self._require_updates(left, step, besides, costs)
         left_over = left - step * (tokens / tokens_per_step(plan) + 1)
         plan = self._plan(Size(best.shape, tokens))
         plan = self._plan(Size(best.shape, tokens), expected_loss(plan, pilot, tokens))
@@ -294,6 +295,15 @@ class Planning:
             compile_until=self.machine.now() + self.until() - costs.each_once,
         )
         return TimedPlan(plan, candidates, deadline, left_over)
+
+    def _costs(self, plan: Plan, step: float) -> TaskCosts:
+        """Estimate the costs of the tasks, given the seconds of a step."""
+        costs = TaskCosts.estimated(plan, step, self.machine.slowdown)
+        costs.most_closing = CLOSING_SHARE * (self.ends_at - self._began)
+        return costs
+
+    def _require_updates(self, left: float, step: float, besides: float, costs: TaskCosts) -> None:
+        """Raise InputError where too few steps fit into the seconds ``left``, beside all else; one is always made."""
 
     def _affordable(self, plan: Plan, size: Size, step: float) -> Plan:
         """Plan ``size`` with evaluations that are short enough for the time, given the seconds of a step."""
@@ -365,12 +375,15 @@ def expected_loss(plan: Plan, pilot: Pilot | None, tokens: int) -> Forecast | No
 
 def most_epochs(plan: Plan) -> int:
     """Return how often the run may read its text."""
-    return BASE_EPOCHS if plan.has_base else MAX_EPOCHS
+    examples = plan.data.train.examples
+    if not plan.has_base:
+        return MAX_EPOCHS
+    return base_epochs(examples is not None, examples is not None and examples.rejected is not None)
 
 
 def worth_reading(tokens: float, plan: Plan) -> int:
     """Return ``tokens``, but at most :func:`most_epochs` passes over the text, rounded down to whole steps."""
-    most = min(tokens, most_epochs(plan) * plan.data.train.num_tokens)
+    most = min(tokens, most_epochs(plan) * plan.pass_tokens)
     return max(1, int(most / tokens_per_step(plan))) * tokens_per_step(plan)
 
 

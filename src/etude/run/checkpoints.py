@@ -19,7 +19,7 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -90,6 +90,11 @@ class Checkpoint:
     def has_optimizer_state(self) -> bool:
         """Whether training can continue from it bit for bit. Old checkpoints of large models hold weights alone."""
         return OPTIMIZER_FILE in self.checksums
+
+    @property
+    def ended_early(self) -> bool:
+        """Whether ``train.stop_early`` ended the run here."""
+        return self.revisions[-1:] == ((self.step, self.step),)
 
 
 def require_optimizer_state(checkpoint: Checkpoint) -> None:
@@ -300,16 +305,20 @@ def set_aside_checkpoints_after(checkpoints: Path, step: int) -> list[str]:
     return [_set_aside(folder) for folder in later]
 
 
-def prune_checkpoints(checkpoints: Path, keep: int, every: int = 0, state_every: int = 1) -> list[str]:
+def prune_checkpoints(
+    checkpoints: Path, keep: int, every: int = 0, state_every: int = 1, spared: Collection[int] = ()
+) -> list[str]:
     """Remove old checkpoints and the leftovers of interrupted writes.
 
-    The ``keep`` newest checkpoints stay, and those that are never pruned. Of the latter, those at multiples of
-    ``state_every`` keep their optimizer state. A checkpoint that does not verify is set aside instead. Returns a
-    message for each of these.
+    The ``keep`` newest checkpoints stay, those that are never pruned, and those of the steps ``spared``. Of the latter
+    two, those at multiples of ``state_every`` keep their optimizer state. A checkpoint that does not verify is set
+    aside instead. Returns a message for each of these.
     """
     # The first checkpoint always stays: the first steps are replayed from it. That of a fork is at any step.
     later = [
-        folder for folder in list_checkpoints(checkpoints)[1:] if not is_never_pruned(step_of(folder), every)
+        folder
+        for folder in list_checkpoints(checkpoints)[1:]
+        if not is_never_pruned(step_of(folder), every) and step_of(folder) not in spared
     ]
     leftovers, lines = list(checkpoints.glob(f"{STAGING_PREFIX}*")), []
     for folder in later[: max(0, len(later) - keep)]:

@@ -183,7 +183,9 @@ class RunHistory:
     @property
     def num_steps(self) -> int | None:
         """The planned length of the run as last revised; None if it never changed from that of the settings."""
-        return self.lengths[-1].num_steps if self.lengths else None
+        # A run that ended early, and continues with other settings, is longer than its last revision.
+        lengths = (event.num_steps for event in reversed(self.lengths))
+        return next((length for length in lengths if length >= self.last_step), None)
 
     @property
     def bits_per_byte_per_nat(self) -> float | None:

@@ -29,6 +29,9 @@ from etude.setting_types import Change
 LATER_SETTINGS = {"train.lr_by_width": True, "train.state_every": 1}
 """Settings that earlier versions lacked, and how they trained; with a base model, no version lacked them."""
 
+NO_ADAPTER = {"train.lora_rank": 0}
+"""The same of all runs."""
+
 
 def load_run_settings(
     file: Path, overrides: Sequence[str] = (), values: Mapping[str, Any] | None = None
@@ -39,8 +42,9 @@ def load_run_settings(
         InputError: the file is unreadable or damaged, or a setting is unknown or has an impossible value.
     """
     settings = load_settings(file, overrides, values or {})
-    lacking = {key: value for key, value in LATER_SETTINGS.items() if get_value(settings, key) == "auto"}
-    return with_values(settings, lacking) if lacking and settings.model.base == NO_BASE else settings
+    later = NO_ADAPTER | (LATER_SETTINGS if settings.model.base == NO_BASE else {})
+    lacking = {key: value for key, value in later.items() if get_value(settings, key) == "auto"}
+    return with_values(settings, lacking) if lacking else settings
 
 
 def read_settings(file: Path) -> Resolved:

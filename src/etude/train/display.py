@@ -219,7 +219,10 @@ class PlainDisplay:
         elif isinstance(event, SampleEvent):
             self._print(f"step {event.step}   sample: {shorten(event.prompt + event.text)}")
         elif isinstance(event, LengthEvent):
-            self._print(f"step {event.step}   the run now has {event.num_steps} steps, to end on time")
+            length = f"now has {event.num_steps} steps, to end on time"
+            if event.num_steps == event.step:
+                length = "ends here: it has gained no more than it cost for a while"
+            self._print(f"step {event.step}   the run {length}")
         elif isinstance(event, EndEvent):
             self._print(f"step {event.step}   {event.reason}")
         elif (line := trouble(event)) is not None:

@@ -147,6 +147,7 @@ class Loop:
     # (step, tokens seen, loss, gradient norm): scalars stay on the device until they are logged.
     _unlogged: list[tuple[int, int, Tensor, Tensor]] = field(default_factory=list)
     _clock: float = 0.0
+    _done: dict[int, int] = field(default_factory=dict)  # number of a task -> step after which it ran last
 
     def run(self) -> str:
         """Train until the last step of the run, or until ``should_stop``. Returns "finished" or "stopped".
@@ -174,6 +175,10 @@ class Loop:
                 self._revise_length(self._log())
             if state.step < self.num_steps:  # the tasks of the last step run below
                 self._do_tasks(lambda task: task.due(state.step))
+                if (
+                    state.step >= self.num_steps
+                ):  # a task ended the run: the other ranks, without tasks, end too
+                    self.ranks.any(True)
         reason = "finished" if state.step >= self.num_steps else "stopped"
         self._log()
         if state.step > first:  # otherwise an earlier session has run them
@@ -291,13 +296,16 @@ class Loop:
                 task.before(self.state)
 
     def _do_tasks(self, wanted: Callable[[Task], bool]) -> None:
-        due = [task for task in self.tasks if wanted(task)]
-        if not due:
+        """Run the tasks that are wanted, in their order. What a task does may make a later one due, or end the run."""
+        if not any(map(wanted, self.tasks)):
             return
         self._log()  # first, so that a checkpoint is never ahead of the log
-        for task in due:
-            for event in task.run(self.state):
-                self._emit(event)
+        for number, task in enumerate(self.tasks):
+            # A run that a task ended comes here twice in one step.
+            if self._done.get(number) != self.state.step and wanted(task):
+                self._done[number] = self.state.step
+                for event in task.run(self.state):
+                    self._emit(event)
         self._advance_clock()
 
     def _emit(self, event: Event) -> None:

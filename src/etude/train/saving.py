@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,6 +46,8 @@ class Save:
         1  # of the checkpoints kept for good, those at its multiples keep the optimizer's state
     )
     in_background: bool = True
+    spared: Callable[[], Collection[int]] = tuple
+    """Returns further steps whose checkpoints are kept."""
     commit: Callable[[CheckpointEvent], Provenance] = lambda event: Provenance()
     """Writes the checkpoint's line to the log, and returns the digests of the logs for the checkpoint to hold."""
     warn: Callable[[str], object] = lambda line: None  # called for each damaged checkpoint that was set aside
@@ -74,7 +76,8 @@ class Save:
         event = CheckpointEvent(*where, str(folder.relative_to(self.run.path)))
         provenance = self.commit(event)  # of logs that end with the line of this checkpoint
         self.saved_step = state.step
-        self._writing = self._writer.submit(self._write, snapshot, card, provenance, event)
+        spared = tuple(self.spared())
+        self._writing = self._writer.submit(self._write, snapshot, card, provenance, event, spared)
         if not self.in_background:
             self.finish()
         return [event]
@@ -94,13 +97,21 @@ class Save:
         if writing is not None:
             writing.result()
 
-    def _write(self, snapshot: Snapshot, card: str, provenance: Provenance, event: CheckpointEvent) -> None:
+    def _write(
+        self,
+        snapshot: Snapshot,
+        card: str,
+        provenance: Provenance,
+        event: CheckpointEvent,
+        spared: Collection[int],
+    ) -> None:
         begin = time.monotonic()
         try:
             for log in self.run.logs.values():
                 log.sync()
             save_checkpoint(self.run.checkpoints, snapshot, self.config, self.run.tokenizer, card, provenance)
-            for line in prune_checkpoints(self.run.checkpoints, self.keep, self.keep_every, self.state_every):
+            rule = (self.keep, self.keep_every, self.state_every, spared)
+            for line in prune_checkpoints(self.run.checkpoints, *rule):
                 self.warn(line)
         except OSError as error:
             raise write_failure(self.run.checkpoints, error) from error

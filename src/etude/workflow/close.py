@@ -13,20 +13,25 @@ from rich.console import Console
 from rich.panel import Panel
 from rich.text import Text
 
+from etude.config import ResolvedTrain
 from etude.device import return_free_pages
 from etude.diagnose.run.advice import lowered, rerun_command
 from etude.diagnose.run.course import held_out_rise
 from etude.diagnose.run.stability import broken_sentence, untrained
 from etude.errors import EtudeError
+from etude.evaluate.tuning.examined import MOST_QUESTIONS
 from etude.evaluate.tuning.report import tuning_report
 from etude.evaluate.tuning.tables import print_reports
 from etude.generate.language import Language
 from etude.generate.sampling import USUAL_SAMPLING, NotFinite
 from etude.messages import command
 from etude.plan.cadence import CLOSING_SAMPLE_TOKENS, CLOSING_SAMPLES
+from etude.plan.pace import Deadline
 from etude.plan.plan import Plan
 from etude.pretrained.load_model import load_trained
 from etude.run import RunFolder
+from etude.run.checkpoints import list_checkpoints, step_of
+from etude.run.gain_and_cost import balances_of, least
 from etude.run.history import RunHistory
 from etude.run.ladder import Ladder
 from etude.run.record import RunRecord
@@ -46,8 +51,9 @@ BROKEN_RATE = 4
 """Factor by which the learning rates of a run are lowered in the suggested next one, after its loss diverged."""
 
 
-def close(outcome: Outcome, console: Console, until: float = math.inf) -> None:
-    """Report how the session ended. No sample begins after ``until`` (of ``time.monotonic``)."""
+def close(outcome: Outcome, console: Console, deadline: Deadline | None = None) -> None:
+    """Report how the session ended. A run with a ``deadline`` shows as many samples, or asks as much, as fits."""
+    until = math.inf if deadline is None else deadline.samples_until
     if outcome.reason == "stopped":
         say(
             console,
@@ -62,11 +68,16 @@ def close(outcome: Outcome, console: Console, until: float = math.inf) -> None:
         say(console, broken)
     elif history.ladder is not None and not history.preferences:
         say(console, ladder_sentence(history.ladder, history))
-    objective = read_settings(outcome.run.settings_file).train.objective
-    tuned = objective in (CONVERSATION, PREFERENCE)
-    show = _print_tuning if tuned else _print_samples
+    train = read_settings(outcome.run.settings_file).train
+    tuned, best = train.objective in (CONVERSATION, PREFERENCE), None
+    if train.stop_early:
+        best = least(balances_of(history.evals, history.references))
+        say(console, "\n".join(about_best_step(outcome.run.path, history, train)))
     try:
-        show(outcome.run.path, console, until)
+        if tuned:
+            _print_tuning(outcome.run.path, console, deadline, None if best is None else best.step)
+        else:
+            _print_samples(outcome.run.path, console, until)
     except MemoryError:  # the run is finished and saved: it must not be reported as failed
         say(console, "\nToo little memory is free to try the model out; the run is saved.")
     if broken:
@@ -212,6 +223,25 @@ def about_pairs(history: RunHistory) -> list[str]:
     return lines
 
 
+def about_best_step(path: Path, history: RunHistory, train: ResolvedTrain) -> list[str]:
+    """Return why a run with ``train.stop_early`` ended, and which step gained most for its cost, in lines."""
+    balances = balances_of(history.evals, history.references)
+    best, lines = least(balances), []
+    if best is None:
+        return []
+    if any(event.num_steps == event.step for event in history.lengths[-1:]):
+        lines.append(
+            f"It ended early, at step {history.evals[-1].step:,}: in {train.patience} evaluations the sum of what it "
+            "gains and what it costs has not fallen."
+        )
+    if best.step == balances[0].step:
+        return [*lines, f"No step gained more than it cost: the best step is {best.step:,}, where it began."]
+    talks = train.objective == CONVERSATION
+    use = command("chat", path, "--step", best.step) if talks else command("generate", f"{path}@{best.step}")
+    lines.append(f"The best step is {best.step:,}: {use}")
+    return [*lines, f"Since step {balances[0].step:,}, that step changed the loss by {best}."]
+
+
 def _on_reference(first: float, final: float) -> str:
     """Say how the loss on the reference text changed, which the training text has nothing to do with."""
     change = final / first - 1
@@ -226,16 +256,29 @@ def _on_reference(first: float, final: float) -> str:
     )
 
 
-def _print_tuning(path: Path, console: Console, until: float) -> None:
-    """Ask the base and the tuned model what was held out, and print what the tuning gained and cost."""
-    seconds = min(TUNING_SECONDS, until - time.monotonic())
+def _print_tuning(path: Path, console: Console, deadline: Deadline | None, step: int | None = None) -> None:
+    """Ask the base and the tuned model what was held out, and print what the tuning gained and cost.
+
+    The tuned model is that of ``step`` if a checkpoint of it exists, else the newest.
+    """
+    seconds, questions = TUNING_SECONDS, MOST_QUESTIONS
+    if deadline is not None:
+        seconds, questions = deadline.samples_until - time.monotonic(), deadline.questions or MOST_QUESTIONS
     if seconds <= 0:
         say(console, "\nNo time was left to measure what the tuning gained and cost.")
         return
     return_free_pages()  # those of the training, which is over
     say(console, "\nmeasuring the base and the tuned model on what was held out ...")
     try:
-        report = tuning_report(path, seconds=seconds, threads=torch.get_num_threads())
+        steps = map(step_of, list_checkpoints(path / "checkpoints"))
+        known = step if step and step in steps else None  # step 0 is the base
+        report = tuning_report(
+            path,
+            step=known,
+            most_questions=questions,
+            seconds=seconds,
+            threads=torch.get_num_threads(),
+        )
     except (EtudeError, NotFinite) as error:
         say(console, f"\nwhat the tuning gained is not known: {error}")
         return

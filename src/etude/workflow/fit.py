@@ -43,6 +43,8 @@ from etude.pretrained.base import base_config
 from etude.run import RunFolder
 from etude.run.checkpoints import Provenance, verify_checkpoint
 from etude.run.events import CheckpointEvent, Event, Listener
+from etude.run.gain_and_cost import Balance
+from etude.run.history import RunHistory
 from etude.run.ladder import Ladder
 from etude.run.provenance import provenance_of
 from etude.run.record import RunRecord
@@ -62,6 +64,7 @@ from etude.train.saving import Save
 from etude.train.schedule import last_step
 from etude.train.spikes import WINDOW, LossWatch
 from etude.train.step import OUT_OF_MEMORY, OutOfMemory
+from etude.train.stop_early import StopEarly, drop_early_end
 from etude.train.stop_requests import stop_requests
 from etude.train.tasks import Evaluate, note_checksum, save_on_request
 from etude.watch.summaries import Summarise
@@ -124,6 +127,8 @@ def _fit(
         objective = make_objective(plan, state, ranks, constants)
         history = RunRecord.open(run.path).history  # after restore, which cuts the log at the checkpoint
         ladder, passed = _required(run, history.ladder), history.passed_at
+        evaluate = evaluation_task(plan, run, ladder, max(passed, default=0), constants)
+        stop_early = stop_early_task(plan, state, evaluate, history)
         title = f"{run.path}: {plan.model.model_type}, {count_parameters(plan.model).total:,} parameters"
         num_steps = last_step(objective.num_steps, state.revisions)
         rungs = {rung.order: rung.bits_per_byte for rung in ladder.rungs}
@@ -135,11 +140,10 @@ def _fit(
         with display as panel, stopping as should_stop, memory_noted(plan, run):
             begin_session(plan, run, state, objective, console, ranks, deadline, phases)
             record = RecordWriter(run)
-            save = save_task(plan, run, state, record, console)
+            save = save_task(plan, run, state, record, console, stop_early)
             save.committed = panel.committed
             costs = None if deadline is None else deadline.costs
-            evaluate = evaluation_task(plan, run, ladder, max(passed, default=0), constants)
-            tasks = run_tasks(plan, objective, evaluate, save, control, costs)
+            tasks = run_tasks(plan, objective, stop_early or evaluate, save, control, costs)
             listeners = [record, panel, *busy_listeners(plan, run, busy)]  # their order does not matter
             loop = Loop(
                 state,
@@ -200,6 +204,7 @@ def follow(ranks: Ranks) -> Outcome:
     state = initial_state(plan)
     if job.checkpoint is not None:
         load_state(verify_checkpoint(job.checkpoint), state)
+        drop_early_end(state, None)  # the first process would not continue a run that ends here
     objective = make_objective(plan, state, ranks, read_constants(plan, run, run.read_manifest()))
     with stop_requests(orphaned=ranks.orphaned) as should_stop:
         compile_objective(objective, plan.device, job.compile, ranks)
@@ -224,8 +229,18 @@ def restore(run: RunFolder, state: TrainState, console: Console) -> None:
     prepare_resume(run, lambda checkpoint: load_state(checkpoint, state), partial(print_line, console))
 
 
-def save_task(plan: Plan, run: RunFolder, state: TrainState, record: RecordWriter, console: Console) -> Save:
-    """Return the task that saves checkpoints from the current step on, with the manifest's current content."""
+def save_task(
+    plan: Plan,
+    run: RunFolder,
+    state: TrainState,
+    record: RecordWriter,
+    console: Console,
+    stop_early: StopEarly | None = None,
+) -> Save:
+    """Return the task that saves checkpoints from the current step on, with the manifest's current content.
+
+    It keeps the one that ``stop_early`` calls the best.
+    """
     train, manifest = plan.settings.train, run.read_manifest()
 
     def commit(event: CheckpointEvent) -> Provenance:
@@ -235,7 +250,13 @@ def save_task(plan: Plan, run: RunFolder, state: TrainState, record: RecordWrite
     # The tasks of step 0 run again if a run was stopped there, so its checkpoint is saved again too.
     # That of a base model stays: it is the model itself.
     saved = state.step or (0 if plan.has_base else -1)
-    card = partial(model_card, plan, run, manifest=manifest)
+
+    def best() -> Balance | None:
+        return None if stop_early is None else stop_early.best
+
+    def card(step: int) -> str:
+        return model_card(plan, run, step, manifest, best())
+
     return Save(
         run,
         plan.model,
@@ -245,6 +266,7 @@ def save_task(plan: Plan, run: RunFolder, state: TrainState, record: RecordWrite
         train.keep_every,
         state_every=plan.state_every,
         in_background=plan.saves_in_background,
+        spared=lambda: [step.step for step in [best()] if step is not None],
         commit=commit,
         warn=partial(print_line, console),
     )
@@ -276,6 +298,27 @@ def evaluation_task(
     return Evaluate(validation_text(plan), ladder, reference, pairs, passed)
 
 
+def stop_early_task(
+    plan: Plan, state: TrainState, evaluate: Evaluate, history: RunHistory
+) -> StopEarly | None:
+    """Return the task that evaluates and may end the run, with what earlier sessions evaluated; None without it.
+
+    A ``state`` in which the run ended early may continue if the settings have changed.
+    """
+    train = plan.settings.train
+    if not train.stop_early:
+        drop_early_end(state, None)
+        return None
+    if evaluate.reference is None:  # a resumed run whose setting is new
+        raise InputError(
+            "train.stop_early needs the reference text that a run has from its start: begin a new run with it"
+        )
+    task = StopEarly(evaluate, train.steps, train.patience, evaluate.reference[0])
+    task.read(history)
+    drop_early_end(state, task)
+    return task
+
+
 def run_tasks(
     plan: Plan,
     objective: Objective,
@@ -294,6 +337,8 @@ def run_tasks(
     train = plan.settings.train
     sample: TaskRun = sample_task(plan)
     keep: TaskRun = save
+    saves = save_due(train)
+    is_best = evaluate.is_best if isinstance(evaluate, StopEarly) else lambda step: False
     if costs is not None:
         costs.writing, costs.slowdown = lambda: save.seconds_writing, Slowdown()
         evaluate, sample = costs.timed("evaluation", evaluate), costs.timed("sample", sample)
@@ -303,7 +348,7 @@ def run_tasks(
         Task(evaluate, due=evaluation_due(train)),
         Task(sample, due=sample_due(train)),
         Task(partial(save_on_request, save, control), due=lambda step: SAVE in control.requested()),
-        Task(keep, due=save_due(train), on_stop=True, finish=save.finish),
+        Task(keep, due=lambda step: saves(step) or is_best(step), on_stop=True, finish=save.finish),
     )
 
 

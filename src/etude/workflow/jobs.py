@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -17,6 +16,7 @@ from etude.data.report import DataReport
 from etude.data.report_picture import draw_report
 from etude.device import available_cores, place_on_machine
 from etude.errors import InputError
+from etude.evaluate.tuning.report_work import report_work
 from etude.files import file_errors_in_one_line, write_json
 from etude.generate.training_samples import opening_words
 from etude.model.cost import count_parameters
@@ -25,13 +25,15 @@ from etude.plan.busy_cores import BusyWatch
 from etude.plan.disk_use import disk_use
 from etude.plan.measuring import fastest_step
 from etude.plan.plan import Plan
+from etude.plan.tuning_time import seconds_besides
 from etude.run import RunFolder, free_name
 from etude.show.lines import format_duration, say
 from etude.show.phases import Phases
+from etude.train.objectives.conversation import CONVERSATION
 from etude.train.optimizer import trained_parameters
 from etude.train.parallel import Ranks, join_ranks
 from etude.train.run_text import text_with_progress
-from etude.workflow.close import close, promise_sentence
+from etude.workflow.close import TUNING_SECONDS, close, promise_sentence
 from etude.workflow.fit import Outcome, fit, follow
 from etude.workflow.prepare import default_name, make_plan
 from etude.workflow.start import plan_fork, reopen, require_steps_left, start
@@ -71,7 +73,7 @@ def _grow(settings: Settings, console: Console, ranks: Ranks, stop_at: float | N
     say(console, f"{describe(plan)}\n{disk_use(plan)}")
     run = start(plan, console)
     outcome = fit(plan, run, console, ranks, deadline, stop_at, busy, phases)
-    close(outcome, console, math.inf if deadline is None else deadline.samples_until)
+    close(outcome, console, deadline)
     if phases is not None and deadline is not None and outcome.reason == "finished":
         say(console, promise_sentence(plan, run, phases.seconds, time.monotonic() - began))
     return outcome
@@ -160,6 +162,12 @@ def explain(settings: Settings, console: Console | None = None) -> None:
         f"time: about {format_duration(seconds * steps)} for {steps:,} steps"
         f" ({1000 * seconds:.0f} ms per step, measured just now without torch.compile)",
     )
+    if plan.has_base and plan.settings.train.objective == CONVERSATION:
+        besides = seconds_besides(plan, seconds, report_work(plan.data), TUNING_SECONDS)
+        say(
+            console,
+            f"and about {format_duration(besides)} for evaluations, samples and the report at the end",
+        )
 
 
 RESOLVED_LATER: Mapping[str, Callable[[Plan], str]] = {

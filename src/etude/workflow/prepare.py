@@ -15,12 +15,14 @@ from etude.data.reference import reference_text
 from etude.data.tokens.packing import pieces_of
 from etude.data.tokens.vocabulary import BASE
 from etude.errors import InputError
+from etude.evaluate.tuning.report_work import report_work
 from etude.messages import command
 from etude.plan.base_steps import choose_steps
 from etude.plan.busy_cores import threads_for_time
 from etude.plan.pace import Deadline
 from etude.plan.plan import Plan, plan_on
 from etude.plan.time_budget import TimedPlan, choose_size, most_epochs, require_time
+from etude.plan.tuning_time import choose_tuning, describe_choices
 from etude.pretrained.base import Base, describe_base, open_base
 from etude.pretrained.chat_tokens import new_tokens, with_chat_template
 from etude.show.lines import format_duration, print_line
@@ -118,7 +120,14 @@ def _plan_in_time(
         print_line(console, reason)
     ends_at = phases.began + phases.seconds
     if base is not None:
-        return choose_steps(data, settings, base.config, ends_at, phases, derived)
+        given = (data, settings, base.config, ends_at, phases)
+        examples = data.train.examples
+        if examples is None or examples.rejected is not None:
+            return choose_steps(*given, derived)
+        promise = choose_tuning(*given, report_work(data), derived)
+        for line in describe_choices(promise):
+            print_line(console, line)
+        return promise
     promise = choose_size(data, settings, ends_at, phases, derived)
     console.print(promise.table())
     return promise
@@ -157,6 +166,8 @@ def _data_with_report(
     chat = with_chat_template(base)
     if chat is not base:
         added = new_tokens(base)
+        if added and settings.train.lora_rank == "auto":
+            settings = with_values(settings, {"train.lora_rank": 0})
         if added and (settings.train.lora_rank or settings.train.only):
             raise InputError(
                 f"{base.source} has no chat template and no tokens {' and '.join(added)}, which must be trained with "

@@ -213,14 +213,30 @@ def plan_fork(
             f"the weights of {origin} belong to another network or tokenizer than these settings: omit the settings "
             "that change them, or begin a new run without --fork"
         )
-    steps, same_length = plan.settings.train.steps, "train.steps" not in changes
-    if checkpoint.step >= (last_step(steps, checkpoint.revisions) if same_length else steps):
-        raise InputError(f"{origin} has made its {steps} steps: give more with --steps")
+    same_length = _keeps_length(origin, checkpoint, plan, "train.steps" in changes)
     # The record of another objective holds losses of another kind.
     same_text = is_text_of(plan.data, parent.manifest) and not changes.keys() & OBJECTIVE
     if same_text and not accept_record:
         require_record(run, parent.manifest, checkpoint, "fork with what is left of it, with ")
     return plan, _at_checkpoint(parent, checkpoint, same_text, same_length, accept_record)
+
+
+def _keeps_length(origin: str, checkpoint: Checkpoint, plan: Plan, other_steps: bool) -> bool:
+    """Return whether a fork has its parent's length, as revised.
+
+    Raises:
+        InputError: the fork has no step to make.
+    """
+    train = plan.settings.train
+    if checkpoint.ended_early and train.stop_early:
+        raise InputError(
+            f"{origin} ended early, since it gained no more than it cost: add --set train.stop_early=false, or fork an "
+            "earlier step"
+        )
+    same_length = not (other_steps or checkpoint.ended_early)
+    if checkpoint.step >= (last_step(train.steps, checkpoint.revisions) if same_length else train.steps):
+        raise InputError(f"{origin} has made its {train.steps} steps: give more with --steps")
+    return same_length
 
 
 def _text_of(parent: RunRecord) -> PreparedData | None:
@@ -276,14 +292,24 @@ def reopen(
 
 def require_steps_left(plan: Plan, run: RunFolder) -> None:
     """Raise InputError for a run that is finished, or whose new number of steps is already reached."""
-    last = newest_good_checkpoint(run.checkpoints)[0].step if list_checkpoints(run.checkpoints) else 0
-    steps, status = plan.settings.train.steps, run.status()
-    if steps != load_run_settings(run.settings_file).train.steps:
+    newest = newest_good_checkpoint(run.checkpoints)[0] if list_checkpoints(run.checkpoints) else None
+    last = 0 if newest is None else newest.step
+    train, own, status = plan.settings.train, load_run_settings(run.settings_file).train, run.status()
+    steps = train.steps
+    finished = status.get("state") == "finished"
+    if newest is not None and newest.ended_early:
+        if finished and train.stop_early and train.patience == own.patience:
+            raise InputError(
+                f"{run.path} ended early at step {last}, since it gained no more than it cost: add --set "
+                "train.stop_early=false, or a larger --set train.patience"
+            )
+        return
+    if steps != own.steps:
         if last >= steps:
             raise InputError(f"{run.path} has made {last} steps already: give it more than that, not {steps}")
         return
     reported = status.get("step", 0)
-    if status.get("state") == "finished" and isinstance(reported, int) and last >= reported:
+    if finished and isinstance(reported, int) and last >= reported:
         raise InputError(
             f"{run.path} is finished at step {last}: use it with `{command('generate', run.path)}`, or give it more "
             f"steps with --set train.steps={2 * last}"
