@@ -1,12 +1,9 @@
 """Write the table of docs/tuning.md: right answers of a story model that was tuned to follow instructions, by kind.
 
-    etude train builtin:primer --time 12m --name story
-    etude train builtin:primer-instructions --from runs/story --time 8m --name answers
-    etude eval runs/answers --suite tuning --items 300
     python bench/instructions.py runs/answers
 
-Reads the answers that the newest report on the run has kept. No figure is typed by hand. The column "last taker" is
-what a reader would get right who always names the person who took anything last.
+The page has the commands that make the run. Reads the answers that the newest report on it has kept. No figure is typed
+by hand. The column "last taker" is what naming the person who took anything last gets right.
 """
 
 from __future__ import annotations

@@ -79,7 +79,7 @@ def test_the_same_seed_gives_the_same_bytes_everywhere(made: list[Instructed]) -
     assert made[:50] == [instructed(7, index) for index in range(50)]
     assert made[:50] != [instructed(8, index) for index in range(50)]
     text = "\n".join(document.text for document in documents(7, 30_000))
-    assert blake2b(text.encode(), digest_size=8).hexdigest() == "e480b281c2faec0c"
+    assert blake2b(text.encode(), digest_size=8).hexdigest() == "ff8b154b74f57e84"
 
 
 def test_who_has_it_is_who_took_it_last(made: list[Instructed]) -> None:
@@ -89,9 +89,7 @@ def test_who_has_it_is_who_took_it_last(made: list[Instructed]) -> None:
         noun = re.search(r"Who has the (\w+) ", item.question)
         assert noun is not None
         assert item.answer == f"{holders_of(story)[noun[1]]} has the {noun[1]}."
-        assert len(set(re.findall(r"\w+", story)) & set(THING_BY_NOUN)) == 2, (
-            "the noun in the question matters"
-        )
+        assert len(set(holders_of(story).values())) == 2, "the noun in the question matters"
     assert len(asked) > 200
 
 
@@ -137,7 +135,6 @@ def test_what_is_held_out_is_trained_nowhere(made: list[Instructed]) -> None:
     assert not any(contains_held_out(f"{item.question} {item.answer}") for item in trained)
     for item in held_out:
         holders = holders_of(story_of(item))
-        assert len(holders) == 2
         assert all((name, noun) in HELD_PAIRS for noun, name in holders.items())
     deeds = {deed for item in trained for deed in deeds_of(item)}
     kept = {deed for item in held_out for deed in deeds_of(item)}
