@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,16 +39,17 @@ def main() -> None:
 
 def table_of(answers: Sequence[Answer], best: int) -> str:
     """Return a row for each kind of instruction: the share of right answers of each system, with 95 % intervals."""
-    systems: dict[str, Callable[[Answer], bool]] = {
-        "base": lambda answer: _is_right(answer, "base 0"),
-        f"base, {best} examples": lambda answer: _is_right(answer, f"base {best}"),
-        "tuned": lambda answer: _is_right(answer, "tuned"),
+    systems = {
+        "base": "base 0",
+        **({f"base, {best} examples": f"base {best}"} if best else {}),
+        "tuned": "tuned",
     }
     rows = []
     for kind in KINDS:
         own = [answer for answer in answers if kind_of(answer["question"]) == kind]
         last = proportion([_by_last_taker(answer) for answer in own]).value if kind == "who has it" else None
-        rows.append([kind, len(own), *(_share(list(map(system, own))) for system in systems.values()), last])
+        shares = [_share([_is_right(answer, system) for answer in own]) for system in systems.values()]
+        rows.append([kind, len(own), *shares, last])
     return markdown_table(["instruction", "questions", *systems, "last taker"], rows)
 
 
