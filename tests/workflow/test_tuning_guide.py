@@ -36,15 +36,9 @@ def short(words: list[str]) -> list[str]:
     if not words[1].startswith("builtin:"):
         return words if "--steps" in words else [*words, "--steps", "8"]
     steps = words.index("--steps") + 1
-    words = [
-        *words[:steps],
-        "8",
-        *words[steps + 1 :],
-        "--set",
-        "data.max_bytes=200000",
-        "--set",
-        "device.compile=false",
-    ]
+    words = [*words[:steps], "8", *words[steps + 1 :]]
+    for setting in ("data.max_bytes=200000", "device.compile=false", "train.eval_early=false"):
+        words += ["--set", setting]
     return ["nano" if word == "tiny" else word for word in words]
 
 
