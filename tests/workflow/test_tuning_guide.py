@@ -73,7 +73,7 @@ def test_the_commands_of_the_guides_work(tmp_path: Path) -> None:
         "verdict",
         "samples of the base",
         "runs/story has no chat template: it gets ChatML",
-        "31 held-out questions",
+        "32 held-out questions",
     ):
         assert expected in printed
     chats = [words for words in commands("chat.md") if words[1] == "runs/my-run"]
