@@ -29,6 +29,19 @@ def commands(page: str) -> list[list[str]]:
     return [shlex.split(line)[1:] for line in lines if line.startswith("etude ")]
 
 
+def short(words: list[str]) -> list[str]:
+    """Return a call with few steps, unless it has a time; on built-in text with less of it, and a smaller network."""
+    if words[0] != "train":
+        return words
+    if not words[1].startswith("builtin:"):
+        return words if {"--steps", "--time"} & {*words} else [*words, "--steps", "8"]
+    steps = words.index("--steps") + 1
+    words = [*words[:steps], "8", *words[steps + 1 :]]
+    for setting in ("data.max_bytes=200000", "device.compile=false", "train.eval_early=false"):
+        words += ["--set", setting]
+    return ["nano" if word == "tiny" else word for word in words]
+
+
 def run(folder: Path, words: list[str]) -> str:
     """Run a command in ``folder``; return what it prints."""
     done = subprocess.run(
@@ -54,12 +67,14 @@ def test_the_commands_of_the_guides_work(tmp_path: Path) -> None:
     (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
     calls = commands("tuning.md")
     assert {words[0] for words in calls} == {"data", "train", "chat", "generate", "eval"}
-    short = [
-        [*words, "--steps", "8"] if words[0] == "train" and "--steps" not in words else words
-        for words in calls
-    ]
-    printed = "\n".join(run(tmp_path, words) for words in short)
-    for expected in ("conversations: 312 to train on, 24 held out", "verdict", "samples of the base"):
+    printed = "\n".join(run(tmp_path, short(words)) for words in calls)
+    for expected in (
+        "conversations: 312 to train on, 24 held out",
+        "verdict",
+        "samples of the base",
+        "runs/story has no chat template: it gets ChatML",
+        "32 held-out questions",
+    ):
         assert expected in printed
     chats = [words for words in commands("chat.md") if words[1] == "runs/my-run"]
     assert len(chats) >= 3

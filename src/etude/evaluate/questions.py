@@ -23,8 +23,13 @@ from etude.evaluate.world_probes import world_probes
 from etude.run.ladder import Ladder
 from etude.untrusted import shown
 
-OF_BUILT_IN = {"builtin:primer": "world", "builtin:tasks": "tasks", "builtin:modular": "modular"}
-SUITES = ("text", *OF_BUILT_IN.values())
+OF_BUILT_IN = {
+    "builtin:primer": "world",
+    "builtin:primer-instructions": "world",
+    "builtin:tasks": "tasks",
+    "builtin:modular": "modular",
+}
+SUITES = ("text", *dict.fromkeys(OF_BUILT_IN.values()))
 PROBE_SEED = 0
 HELD_OUT_BYTES = 2_000_000
 """Most bytes of held-out text from which probes are made."""
@@ -57,7 +62,7 @@ class Questions:
 def suites_for(settings: Settings) -> tuple[str, ...]:
     """Return the suites that fit a text: its own suite if it has words, and those of its built-in sources."""
     sources = settings.data.sources
-    own = [suite for source, suite in OF_BUILT_IN.items() if source in sources]
+    own = dict.fromkeys(suite for source, suite in OF_BUILT_IN.items() if source in sources)
     return tuple(own) if set(sources) == {"builtin:modular"} else ("text", *own)
 
 

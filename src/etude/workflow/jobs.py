@@ -174,7 +174,8 @@ RESOLVED_LATER: Mapping[str, Callable[[Plan], str]] = {
     "run.name": lambda plan: f"{_free_name(plan)}, the first free name after the text",
     "data.seed": lambda plan: f"{plan.settings.run.seed}, the run's",
     "data.max_bytes": lambda plan: (
-        "everything; 12 MB of builtin:primer, 3 MB of builtin:repeats, 1 MB of builtin:tasks"
+        "everything; 12 MB of builtin:primer and of builtin:primer-instructions, 3 MB of builtin:repeats, 1 MB of "
+        "builtin:tasks"
     ),
     "data.csv_delimiter": lambda plan: "detected from the first rows of a table",
     "data.csv_header": lambda plan: "detected from the first rows of a table",

@@ -1,4 +1,4 @@
-"""The corpora that need no download: generated text, and ``builtin:python``."""
+"""The corpora that need no download: generated text and conversations, and ``builtin:python``."""
 
 from __future__ import annotations
 
@@ -23,15 +23,23 @@ TASK_BYTES = 1_000_000
 
 @dataclass(frozen=True)
 class Generator:
-    """The module that makes a text, the packages of ``etude.data`` that it uses, and its default size in bytes."""
+    """The module that makes a text, the packages of ``etude.data`` that it uses, and its default size in bytes.
+
+    Attributes:
+        conversations: whether its documents are conversations, each as a line of JSON.
+    """
 
     module: str
     packages: tuple[str, ...]
     default_bytes: int
+    conversations: bool = False
 
 
 GENERATED = {
     "builtin:primer": Generator("etude.data.primer.generator", ("primer",), 12_000_000),
+    "builtin:primer-instructions": Generator(
+        "etude.data.instructions.generator", ("instructions", "primer"), 12_000_000, conversations=True
+    ),
     "builtin:repeats": Generator("etude.data.studies.repeats", ("studies", "primer"), 3_000_000),
     "builtin:modular": Generator("etude.data.studies.modular", ("studies", "primer"), 20_000),
     TASKS: Generator("etude.data.tasks.generator", ("tasks", "primer"), TASK_BYTES),
@@ -70,7 +78,14 @@ class GeneratedSource:
         return {"source": self.name, "seed": self.seed, "max_bytes": self.max_bytes, "code": code}
 
     def pieces(self, log: SourceLog) -> Iterator[Piece]:
-        """Yield each document as one piece."""
+        """Yield each document as one piece; conversations are not text, and are logged as skipped."""
+        if self.generator.conversations:
+            log.skip("conversations", self.name)
+            return
+        yield from self.documents()
+
+    def documents(self) -> Iterator[Piece]:
+        """Yield each document, or each conversation, as one piece."""
         generator = importlib.import_module(self.generator.module)
         for document in generator.documents(self.seed, self.max_bytes):
             yield Piece(document)

@@ -16,7 +16,7 @@ from dataclasses import replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol, TypeGuard
 
 from etude.data.conversations.conversation import SAMPLED
 from etude.data.reading import builtin, hub
@@ -232,6 +232,8 @@ class ExampleSource:
 
     def pieces(self, log: SourceLog) -> Iterator[Piece]:
         """Yield each example as one document."""
+        if _holds_conversations(self.inner):
+            return self.inner.documents()
         pieces = self.inner.pieces(log)
         return as_examples(pieces, self.options, log) if self.name.startswith(builtin.PREFIX) else pieces
 
@@ -247,6 +249,8 @@ def has_conversations(sources: Sequence[Source]) -> bool:
 
 def _begins_with_conversations(source: Source) -> bool:
     inner = source.inner if isinstance(source, ExampleSource) else source
+    if _holds_conversations(inner):
+        return True
     options = getattr(inner, "options", None)
     if not isinstance(options, ReadingOptions) or options.text_field != ReadingOptions.text_field:
         return False
@@ -262,6 +266,10 @@ def _begins_with_conversations(source: Source) -> bool:
     if isinstance(inner, hub.HubSource):
         return _peek(hub.HubSource(inner.name, inner.text_field, options).pieces(log), log)
     return False
+
+
+def _holds_conversations(source: Source) -> TypeGuard[builtin.GeneratedSource]:
+    return isinstance(source, builtin.GeneratedSource) and source.generator.conversations
 
 
 def _peek(pieces: Iterator[Piece], log: FirstRows) -> bool:
