@@ -69,9 +69,11 @@ def require_resolved(settings: Settings) -> Resolved:
 
 
 def require_model_to_adapt(settings: Settings) -> None:
-    """Raise InputError for an adapter without a base model."""
+    """Raise InputError for an adapter without a base model, and for dropout of an adapter that does not exist."""
     if settings.train.lora_rank and settings.model.base == NO_BASE:
         raise InputError("an adapter needs a model to adapt: add --from MODEL, or omit --lora")
+    if settings.train.lora_dropout and not settings.train.lora_rank:
+        raise InputError("train.lora_dropout is for an adapter: add --lora, or omit it")
 
 
 def settings_with_help() -> str:
