@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from etude.model.config import ModelConfig
 from etude.model.dropout import Dropout
-from etude.model.lora import apply_linear
+from etude.model.lora import project
 from etude.model.taps import Taps, tap
 
 Rotation = tuple[Tensor, Tensor]
@@ -182,11 +182,9 @@ class GatedMLP(nn.Module):
     def forward(
         self, x: Float[Tensor, "B T D"], taps: Taps | None = None, dropout: Dropout | None = None
     ) -> Float[Tensor, "B T D"]:
-        gate = self.activation(
-            tap(taps, self.path, "pre", apply_linear(self.gate_proj, x, dropout))
-        )  # (B, T, F)
-        post = gate * tap(taps, self.path, "pre_linear", apply_linear(self.up_proj, x, dropout))  # (B, T, F)
-        return apply_linear(self.down_proj, tap(taps, self.path, "post", post), dropout)
+        gate = self.activation(tap(taps, self.path, "pre", project(self.gate_proj, x, dropout)))  # (B, T, F)
+        post = gate * tap(taps, self.path, "pre_linear", project(self.up_proj, x, dropout))  # (B, T, F)
+        return project(self.down_proj, tap(taps, self.path, "post", post), dropout)
 
 
 class PlainMLP(nn.Module):
@@ -202,10 +200,8 @@ class PlainMLP(nn.Module):
     def forward(
         self, x: Float[Tensor, "B T D"], taps: Taps | None = None, dropout: Dropout | None = None
     ) -> Float[Tensor, "B T D"]:
-        post = self.activation(
-            tap(taps, self.path, "pre", apply_linear(self.up_proj, x, dropout))
-        )  # (B, T, F)
-        return apply_linear(self.down_proj, tap(taps, self.path, "post", post), dropout)
+        post = self.activation(tap(taps, self.path, "pre", project(self.up_proj, x, dropout)))  # (B, T, F)
+        return project(self.down_proj, tap(taps, self.path, "post", post), dropout)
 
 
 def make_mlp(config: ModelConfig, path: str) -> GatedMLP | PlainMLP:

@@ -37,7 +37,6 @@ class LoRALinear(nn.Linear):
 
     def __init__(self, layer: nn.Linear, adapter: LoRA, place: int, first: LoRALinear | None) -> None:
         """Take over the parameters of ``layer``; ``first`` owns the A that the parts of a fused matrix share."""
-        rank = adapter.rank
         nn.Module.__init__(self)  # not that of Linear, which would allocate another matrix
         self.in_features, self.out_features = layer.in_features, layer.out_features
         self.scale, self.dropout, self.place = adapter.scale, adapter.dropout, place
@@ -47,8 +46,8 @@ class LoRALinear(nn.Linear):
         device = self.base_weight.device
         self._first = () if first is None else (first,)  # a tuple: no submodule of this layer
         if first is None:
-            self.lora_A = nn.Parameter(torch.empty(rank, layer.in_features, device=device))
-        self.lora_B = nn.Parameter(torch.empty(layer.out_features, rank, device=device))
+            self.lora_A = nn.Parameter(torch.empty(adapter.rank, layer.in_features, device=device))
+        self.lora_B = nn.Parameter(torch.empty(layer.out_features, adapter.rank, device=device))
 
     @property
     def base_weight(self) -> Float[Tensor, "O I"]:
@@ -103,9 +102,7 @@ def add_adapter(model: nn.Module, config: ModelConfig) -> None:
             first = first or adapted
 
 
-def apply_linear(
-    layer: nn.Linear, x: Float[Tensor, "B T I"], dropout: Dropout | None
-) -> Float[Tensor, "B T O"]:
+def project(layer: nn.Linear, x: Float[Tensor, "B T I"], dropout: Dropout | None) -> Float[Tensor, "B T O"]:
     """Apply a layer, with dropout in its branch if it has one."""
     if dropout is None or not isinstance(layer, LoRALinear):
         return layer(x)  # type: ignore[no-any-return]

@@ -168,7 +168,7 @@ class NextToken(Objective):
         return Dropout(keep_mask, keep_scale(self._dropout), branch_rows)
 
     def _branch_rows(self, step: int, first_row: int, rows: int) -> Tensor | None:
-        """Return seed and number (rows, 2) of rows [first_row, first_row + rows); None without dropout of branches."""
+        """Return the dropout seed and the number (rows, 2) of each row; None without dropout in branches."""
         adapter = self.model.config.adapter
         if adapter is None or not adapter.dropout:
             return None
