@@ -40,7 +40,10 @@ CASES: dict[str, dict[str, Any]] = {
     "dropout": {"network": "llama", "micro_batch_rows": 4, "dropout": 0.3},
     "some tokens": {"network": "llama", "micro_batch_rows": 2, "scope": Counted(97, 12)},
     "weighted": {"network": "gpt2", "micro_batch_rows": 3, "scope": Counted(3, 2, weighted=True)},
-    "adapter": {"network": "gpt2", "optimizer": "adamw", "micro_batch_rows": 2, "rank": 3},
+    "adapter": {
+        **{"network": "gpt2", "optimizer": "adamw", "micro_batch_rows": 2},
+        **{"rank": 3, "lora_dropout": 0.2},
+    },
     "documents, recomputed": {"network": "llama", "within_documents": True, "recompute": True},
 }
 
@@ -48,7 +51,12 @@ CASES: dict[str, dict[str, Any]] = {
 def train(ranks: Ranks, **case: Any) -> dict[str, Any]:
     """Make five steps of one case; return losses, norms and parameters."""
     optimizer = case.pop("optimizer", "muon")
-    adapter: Any = SimpleNamespace(lora_rank=case.pop("rank", 0), lora_alpha="auto", lora_targets=())
+    adapter: Any = SimpleNamespace(
+        lora_rank=case.pop("rank", 0),
+        lora_alpha="auto",
+        lora_targets=(),
+        lora_dropout=case.pop("lora_dropout", 0.0),
+    )
     model = make_network(adapted_by(make_config(case.pop("network")), adapter))
     freeze_others(model, "")
     # The gradient of a key's bias is nothing but rounding, of which Adam with a small eps would make whole steps.

@@ -119,6 +119,8 @@ class TrainSettings(Section, Generic[Open]):
     """The adapter counts ``lora_alpha / lora_rank`` times. Auto: 2."""
     lora_targets: Fixed[Rules] = ()
     """Linear layers with an adapter, by their names in the model's folder, such as ``q_proj,v_proj``. Empty: all."""
+    lora_dropout: Fixed[Decay] = 0.0
+    """Probability, in training, of zeroing each number that an adapter reads."""
     optimizer: UpdateRuleName | Open = AUTO
     """The update rule: ``muon`` for the hidden matrices with AdamW for the rest, ``adamw`` for everything, or one
     that a plugin registers (`etude.registry`). Auto: muon for random weights, adamw for those of a base model."""

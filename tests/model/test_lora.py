@@ -26,7 +26,7 @@ from networks import TRANSFORMERS, make_config, make_network, make_tokens
 
 def adapted(name: str, rank: int = 3, alpha: Any = 5.0, targets: tuple[str, ...] = ()) -> ModelConfig:
     """Return the configuration of a small network with an adapter."""
-    train: Any = SimpleNamespace(lora_rank=rank, lora_alpha=alpha, lora_targets=targets)
+    train: Any = SimpleNamespace(lora_rank=rank, lora_alpha=alpha, lora_targets=targets, lora_dropout=0.0)
     return adapted_by(make_config(name), train)
 
 

@@ -16,8 +16,9 @@ from torch import Tensor
 
 from etude.config import TrainSettings
 from etude.device import Device
-from etude.model.adapter import adapted_by, is_factor
+from etude.model.adapter import adapted_by, adapted_matrices, is_factor
 from etude.model.adapter_folder import adapter_tensors
+from etude.model.dropout import Dropout, branch_keep_mask
 from etude.model.folder import load_model_folder, save_weights_folder
 from etude.model.language_model import LanguageModel
 from etude.train.loss import summed_loss
@@ -33,7 +34,9 @@ FAMILIES = [
 RANK, ALPHA = 4, 6.0
 
 
-def pair(folder: Path, name: str, targets: Any = "all-linear") -> tuple[LanguageModel, Any]:
+def pair(
+    folder: Path, name: str, targets: Any = "all-linear", dropout: float = 0.0
+) -> tuple[LanguageModel, Any]:
     """Return our network and PEFT's, both of one adapter folder that PEFT wrote, with random factors."""
     config = make_config(name)
     base = make_network(config)
@@ -45,6 +48,7 @@ def pair(folder: Path, name: str, targets: Any = "all-linear") -> tuple[Language
         task_type="CAUSAL_LM",
         r=RANK,
         lora_alpha=ALPHA,
+        lora_dropout=dropout,
         target_modules=targets,
         fan_in_fan_out=config.model_type == "gpt2",
     )
@@ -117,11 +121,42 @@ def test_the_same_loss_gradients_and_updates(tmp_path: Path, name: str) -> None:
     require_equal(adapter_tensors(state, config), theirs_by_name(theirs, "data"))
 
 
+class Masked(torch.nn.Module):
+    """Dropout with our mask of one matrix, in place of random numbers."""
+
+    def __init__(self, rows: Tensor, number: int) -> None:
+        super().__init__()
+        self.rows, self.number = rows, number
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * branch_keep_mask(0.25, self.rows, -1 - self.number, *x.shape[1:]) / 0.75
+
+
+@pytest.mark.parametrize("name", ["llama-grouped-tied", "gpt2", "gpt_neox"])
+def test_dropout_zeroes_the_input_of_the_branch(tmp_path: Path, name: str) -> None:
+    ours, theirs = pair(tmp_path, name, dropout=0.25)
+    tokens, rows = make_tokens(2, 15), torch.tensor([[12345, 6], [12345, 7]])
+    assert ours.config.adapter is not None
+    assert ours.config.adapter.dropout == 0.25
+    for number, matrix in enumerate(adapted_matrices(ours.config)):
+        layer = theirs.get_submodule(f"base_model.model.{matrix.module}")
+        assert isinstance(layer.lora_dropout["default"], torch.nn.Dropout)
+        layer.lora_dropout["default"] = Masked(rows, number)
+    logits = ours.head(ours.hidden(tokens, dropout=Dropout(None, 1.0, rows)))
+    expected = theirs.train()(tokens).logits
+    torch.testing.assert_close(logits, expected, atol=1e-5, rtol=1e-4)
+    assert (logits - ours(tokens)).abs().max() > 0.01
+    for result in (logits, expected):
+        F.cross_entropy(result[:, :-1].flatten(0, 1), tokens[:, 1:].flatten()).backward()
+    gradients = {n: p.grad for n, p in ours.named_parameters() if p.grad is not None}
+    require_equal(adapter_tensors(gradients, ours.config), theirs_by_name(theirs, "grad"))
+
+
 @pytest.mark.parametrize("name", FAMILIES)
 def test_all_linear_layers_are_those_of_peft(tmp_path: Path, name: str) -> None:
     pair(tmp_path, name)
     files = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
-    train: Any = SimpleNamespace(lora_rank=RANK, lora_alpha=ALPHA, lora_targets=())
+    train: Any = SimpleNamespace(lora_rank=RANK, lora_alpha=ALPHA, lora_targets=(), lora_dropout=0.0)
     config = adapted_by(make_config(name), train)
     factors = {n: t for n, t in make_network(config).state_dict().items() if is_factor(n)}
     assert {n: t.shape for n, t in adapter_tensors(factors, config).items()} == {
@@ -140,7 +175,7 @@ def test_named_layers_are_those_of_peft(tmp_path: Path, name: str, targets: list
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_peft_reads_what_we_write(tmp_path: Path, name: str) -> None:
-    train: Any = SimpleNamespace(lora_rank=RANK, lora_alpha=ALPHA, lora_targets=())
+    train: Any = SimpleNamespace(lora_rank=RANK, lora_alpha=ALPHA, lora_targets=(), lora_dropout=0.0)
     model = make_network(adapted_by(make_config(name), train))
     own = {key: tensor for key, tensor in model.state_dict().items() if not is_factor(key)}
     save_weights_folder(tmp_path / "base", own, model.config.base, None)

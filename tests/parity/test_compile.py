@@ -42,7 +42,7 @@ for name in names:
     layers = 2 if "gemma" in name else 1  # one with a window, and one without
     name, _, rank = name.partition(" with an adapter of rank ")
     config = make_config(name, **({} if "mlp" in name else {"num_hidden_layers": layers}))
-    train = SimpleNamespace(lora_rank=int(rank or 0), lora_alpha="auto", lora_targets=())
+    train = SimpleNamespace(lora_rank=int(rank or 0), lora_alpha="auto", lora_targets=(), lora_dropout=0.0)
     model = make_network(adapted_by(config, train))
     freeze_others(model, "")
     compiled = torch.compile(model, fullgraph=True, dynamic=False, backend=backend)

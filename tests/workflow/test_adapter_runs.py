@@ -97,7 +97,7 @@ def test_a_checkpoint_is_an_adapter_and_the_base_is_stored_once(
 
 @pytest.mark.parametrize("only", ["", r"layers\.1"])
 def test_any_step_is_replayed_with_proof(adapting: Settings, console: Console, only: str) -> None:
-    run = jobs.grow(changed(adapting, only=only, dropout=0.1), console).run
+    run = jobs.grow(changed(adapting, only=only, dropout=0.1, lora_dropout=0.1), console).run
     machine = TimeMachine(run.path)
     for step in (12, 1, 7):
         machine.go_to(step)
@@ -111,6 +111,7 @@ def test_any_step_is_replayed_with_proof(adapting: Settings, console: Console, o
 def test_an_interruption_changes_nothing(
     adapting: Settings, tmp_path: Path, console: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    adapting = changed(adapting, lora_dropout=0.1)
     whole = jobs.grow(adapting, console).run
     for step in (0, 6):
         with monkeypatch.context() as patch:
@@ -126,7 +127,13 @@ def test_other_settings_of_the_adapter_are_refused_on_a_resume_and_in_a_fork(
     adapting: Settings, console: Console
 ) -> None:
     run = jobs.grow(adapting, console).run
-    for key in ("train.lora_rank=2", "train.lora_alpha=3", "train.lora_targets=q_proj"):
+    others = (
+        "train.lora_rank=2",
+        "train.lora_alpha=3",
+        "train.lora_targets=q_proj",
+        "train.lora_dropout=0.1",
+    )
+    for key in others:
         with pytest.raises(InputError, match="start a new run"):
             jobs.resume(run.path, console, [key])
         with pytest.raises(InputError, match=r"a fork keeps its parent's adapter"):
@@ -134,7 +141,8 @@ def test_other_settings_of_the_adapter_are_refused_on_a_resume_and_in_a_fork(
 
 
 def test_forks_carry_the_base(adapting: Settings, tmp_path: Path, console: Console) -> None:
-    run = jobs.grow(adapting, console).run
+    run = jobs.grow(changed(adapting, lora_dropout=0.1), console).run
+    assert json.loads((at(run, 12) / "adapter_config.json").read_text())["lora_dropout"] == 0.1
     whole = comparable(run)
     fork = jobs.fork(f"{run.path}@5", console).run
     assert same(weights_of(at(fork, 12)), weights_of(at(run, 12)))
@@ -325,11 +333,31 @@ def test_damage_gets_one_line(adapting: Settings, tmp_path: Path, console: Conso
 def test_an_adapter_needs_a_base(small_settings: Settings, console: Console) -> None:
     with pytest.raises(InputError, match="add --from MODEL, or omit --lora"):
         jobs.grow(changed(small_settings, lora_rank=4), console)
+    with pytest.raises(
+        InputError, match="lora_dropout describe an adapter, and this run has none: add --lora"
+    ):
+        jobs.grow(changed(small_settings, lora_dropout=0.1), console)
 
 
-@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
-def test_a_number_of_an_adapted_matrix_is_explained(adapting: Settings, console: Console, dtype: str) -> None:
-    values = adapting.model_dump()
+def require_sums_at_tokens(layer: LayerInStep) -> None:
+    """Check that the terms at a token add up with the weights that dropout leaves there, and not with others."""
+    for unit, row, position in ((3, 0, 5), (4, 1, 20)):
+        seen, error = layer.sum(unit, row, position), layer.error(unit, row, position)
+        for each in (seen.gate, seen.up):
+            assert each is not None
+            assert abs(each.difference) <= 1e-6 * float(each.terms.abs().sum())
+        products = error.outgoing * error.arriving
+        assert error.at_activation == pytest.approx(
+            float(products.sum()), abs=1e-6 * float(products.abs().sum())
+        )
+        assert not torch.equal(layer.node_layer.outgoing(layer.opened.model, unit).double(), error.outgoing)
+
+
+@pytest.mark.parametrize(("dtype", "dropout"), [("fp32", 0.2), ("bf16", 0.0)])
+def test_a_number_of_an_adapted_matrix_is_explained(
+    adapting: Settings, console: Console, dtype: str, dropout: float
+) -> None:
+    values = changed(adapting, lora_dropout=dropout).model_dump()
     values["device"]["dtype"] = dtype
     run = jobs.grow(Settings.model_validate(values), console).run
     opened = open_step(TimeMachine(run.path), 7)
@@ -355,6 +383,8 @@ def test_a_number_of_an_adapted_matrix_is_explained(adapting: Settings, console:
         gate.gradient, rel=tolerance, abs=tolerance * float(terms.terms.abs().sum())
     )
     assert (step.before, step.lr, step.rule.name) == (step.after, 0.0, "frozen")
+    if dropout:
+        require_sums_at_tokens(layer)
     for leaf, index in (("lora_A", (1, column)), ("lora_B", (row, 1))):
         moved = weight_step(opened, f"{path}.{leaf}", index)
         assert moved.low_rank is None

@@ -32,11 +32,13 @@ class LoRA:
         rank: rows of A and columns of B.
         alpha: the product B A counts alpha / rank times.
         targets: names of the adapted layers in the saved format, such as ``q_proj`` or ``mlp.c_proj``.
+        dropout: probability, in training, of zeroing each number that a branch reads.
     """
 
     rank: int
     alpha: float
     targets: tuple[str, ...]
+    dropout: float = 0.0
 
     @property
     def scale(self) -> float:
@@ -76,7 +78,7 @@ def adapted_by(config: ModelConfig, train: ResolvedTrain) -> ModelConfig:
         return config
     alpha = 2.0 * train.lora_rank if train.lora_alpha == "auto" else train.lora_alpha
     targets = train.lora_targets or _leaves(_linear_layers(config))
-    return config.replace(adapter=LoRA(train.lora_rank, alpha, tuple(targets)))
+    return config.replace(adapter=LoRA(train.lora_rank, alpha, tuple(targets), train.lora_dropout))
 
 
 def begins(saved: ModelConfig, network: ModelConfig, step: int) -> bool:

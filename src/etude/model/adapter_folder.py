@@ -44,6 +44,7 @@ class Adapter:
         scale: factor of the product B A.
         targets: names of the adapted modules; empty where the file has a regular expression instead.
         transposed: whether the adapted matrices are stored as (in, out).
+        dropout: probability; 0 where the file has none from 0 to 1. It matters only to further training.
     """
 
     folder: Path
@@ -53,6 +54,7 @@ class Adapter:
     scale: float
     targets: tuple[str, ...]
     transposed: bool
+    dropout: float
 
 
 def read_adapter(folder: Path) -> Adapter:
@@ -95,7 +97,7 @@ def read_adapter(folder: Path) -> Adapter:
             "merge the adapter with PEFT (merge_and_unload) and give the merged model"
         )
     divisor = math.sqrt(rank) if values.get("use_rslora") is True else rank
-    named = values.get("target_modules")
+    named, dropout = values.get("target_modules"), values.get("lora_dropout")
     is_list = isinstance(named, list) and all(isinstance(name, str) for name in named)
     return Adapter(
         folder,
@@ -105,6 +107,7 @@ def read_adapter(folder: Path) -> Adapter:
         alpha / divisor,
         tuple(named or ()) if is_list else (),
         values.get("fan_in_fan_out") is True,
+        float(dropout) if isinstance(dropout, int | float) and 0 <= dropout < 1 else 0.0,
     )
 
 
@@ -148,7 +151,7 @@ def with_adapter_of(folder: Path, config: ModelConfig) -> ModelConfig:
         raise InputError(f"{folder / ADAPTER_CONFIG} has no list of target_modules: restore it")
     alpha = adapter.scale * adapter.rank if adapter.scale != adapter.alpha / adapter.rank else adapter.alpha
     try:
-        return config.replace(adapter=LoRA(adapter.rank, alpha, adapter.targets))
+        return config.replace(adapter=LoRA(adapter.rank, alpha, adapter.targets, adapter.dropout))
     except InputError as error:
         raise InputError(f"{folder / ADAPTER_CONFIG}: {error}") from None
 
@@ -203,7 +206,7 @@ def write_adapter_config(folder: Path, config: ModelConfig, base: str) -> None:
         "base_model_name_or_path": base,
         "r": adapter.rank,
         "lora_alpha": int(adapter.alpha) if adapter.alpha.is_integer() else adapter.alpha,
-        "lora_dropout": 0.0,
+        "lora_dropout": adapter.dropout,
         "target_modules": list(adapter.targets),
         "bias": "none",
         "fan_in_fan_out": form.transposed,

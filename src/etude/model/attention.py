@@ -13,7 +13,9 @@ from torch import Tensor, nn
 
 from etude.model.cache import Cache, KVCache
 from etude.model.config import ModelConfig
+from etude.model.dropout import Dropout
 from etude.model.layers import ProjectionNorm, Rotation, make_norm, no_rotation, rotate, rotate_part
+from etude.model.lora import project
 from etude.model.taps import Taps, tap
 
 
@@ -221,14 +223,16 @@ class Attention(nn.Module):
         visibility: Visibility,
         cache: KVCache | None = None,
         taps: Taps | None = None,
+        dropout: Dropout | None = None,
     ) -> Float[Tensor, "B T D"]:
         rows, count, _ = x.shape
         heads = (rows, count, -1, self.head_dim)
-        queries = tap(taps, self.path, "q", self.q_proj(x).view(heads))  # (B, T, H, Dh)
+        queries = tap(taps, self.path, "q", project(self.q_proj, x, dropout).view(heads))  # (B, T, H, Dh)
         queries = self.q_norm(queries).transpose(1, 2)  # (B, H, T, Dh)
-        keys = tap(taps, self.path, "k", self.k_proj(x).view(heads))  # (B, T, K, Dh)
+        keys = tap(taps, self.path, "k", project(self.k_proj, x, dropout).view(heads))  # (B, T, K, Dh)
         keys = self.k_norm(keys).transpose(1, 2)  # (B, K, T, Dh)
-        values = tap(taps, self.path, "v", self.v_proj(x).view(heads)).transpose(1, 2)  # (B, K, T, Dh)
+        values = tap(taps, self.path, "v", project(self.v_proj, x, dropout).view(heads))  # (B, T, K, Dh)
+        values = values.transpose(1, 2)  # (B, K, T, Dh)
         queries = self.rotate(queries, rotation)
         keys = self.rotate(keys, rotation)
         if cache is not None:
@@ -239,7 +243,7 @@ class Attention(nn.Module):
             queries = tap(taps, self.path, "rot_q", queries.transpose(1, 2)).transpose(1, 2)
             keys = tap(taps, self.path, "rot_k", keys.transpose(1, 2)).transpose(1, 2)
             mixed = attend_with_taps(queries, keys, values, visibility, taps, self.path, self.scale)
-        return self.o_proj(mixed.transpose(1, 2).reshape(rows, count, -1))  # type: ignore[no-any-return]
+        return project(self.o_proj, mixed.transpose(1, 2).reshape(rows, count, -1), dropout)
 
 
 def _rotation_of(config: ModelConfig, layer: int) -> Callable[[Tensor, Rotation | None], Tensor]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from etude.model.adapter import adapter_parameters
+from etude.model.adapter import adapted_matrices, adapter_parameters
 from etude.model.config import ModelConfig
 from etude.model.families.network_cost import TOKEN_ID, ParameterCount
 
@@ -178,4 +178,9 @@ def kept_per_token(
 
 def _kept_per_layer(config: ModelConfig, rounded: bool) -> int | float:
     cost = config.family.cost
-    return cost.kept_per_layer_in_bf16(config) if rounded else cost.kept_per_layer(config)
+    kept = cost.kept_per_layer_in_bf16(config) if rounded else cost.kept_per_layer(config)
+    if config.adapter is not None and config.adapter.dropout:
+        # The input of each branch, and a byte for its mask.
+        inputs = sum(matrix.inputs * len(matrix.parts) for matrix in adapted_matrices(config))
+        kept += inputs * ((0.5 if rounded else 1) + 0.25) / config.num_hidden_layers
+    return kept

@@ -3,7 +3,7 @@
 Eight bits of a hash of (step seed, dropout place, row of the whole batch, element) decide whether an element is
 dropped. So the masks are the same on every device and for every division into micro-batches and ranks, and a step is
 replayed without any generator state. All masks of a micro-batch are computed before the forward pass, which takes a
-fraction of the time of drawing random numbers.
+fraction of the time of drawing random numbers; only those of an adapter's branches are computed in it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 LEVELS = 256
@@ -21,13 +21,23 @@ LEVELS = 256
 
 @dataclass(frozen=True, slots=True)
 class Dropout:
-    """The keep masks of one micro-batch, one for each of the P places of dropout, and the factor of what is kept."""
+    """Dropout of one micro-batch.
 
-    keep_mask: Bool[Tensor, "P B T D"]
+    Attributes:
+        keep_mask: one for each of the P places of dropout; None: nothing is dropped there.
+        scale: factor of what is kept.
+        branch_rows: the seed of the step, and the number of each row in the whole batch, from which the branches of an
+            adapter compute their own masks (:func:`branch_keep_mask`); None: they drop nothing.
+    """
+
+    keep_mask: Bool[Tensor, "P B T D"] | None
     scale: float
+    branch_rows: Int[Tensor, "B 2"] | None = None
 
     def __call__(self, x: Float[Tensor, "B T D"], place: int) -> Float[Tensor, "B T D"]:
         """Apply the mask of ``place`` and rescale, so that the expected value stays that of ``x``."""
+        if self.keep_mask is None:
+            return x
         return torch.where(self.keep_mask[place], x * self.scale, 0.0)  # (B, T, D)
 
 
@@ -56,6 +66,23 @@ def keep_masks(
     levels = hashes.view(places, rows, words).view(torch.uint8)  # (P, B, 4 * words), each 0 to 255
     levels = levels[..., : context * width]  # (P, B, T * D)
     return (levels >= _level(probability)).view(places, rows, context, width)
+
+
+def branch_keep_mask(
+    probability: float, rows: Int[Tensor, "B 2"], place: int, context: int, width: int
+) -> Bool[Tensor, "B T D"]:
+    """Return the keep mask of one place, computed where it is used, so that not all masks are in memory together.
+
+    Args:
+        rows: the seed of the step, and the number of each row in the whole batch.
+        place: a negative number, so that it is none of the places of :func:`keep_masks`.
+    """
+    words = -(-context * width // 4)
+    seeds, numbers = rows.to(torch.int32).unbind(1)
+    index = numbers[:, None] * words + torch.arange(words, dtype=torch.int32, device=rows.device)
+    hashes = _mixed(_mixed(index) ^ _mixed(_mixed(seeds) + place)[:, None])  # (B, words)
+    levels = hashes.view(torch.uint8)[:, : context * width]  # (B, T * D)
+    return (levels >= _level(probability)).view(-1, context, width)
 
 
 def _level(probability: float) -> int:

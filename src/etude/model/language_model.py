@@ -68,7 +68,7 @@ class LanguageModel(nn.Module):
         Args:
             document_ids: limits each position to its own document: the contiguous positions with the same id.
             cache: holds the tokens before `inputs`; these are added to it. Excludes `document_ids`.
-            dropout: the keep masks of this batch, in training.
+            dropout: that of this batch, in training.
             recompute: activation checkpointing (Chen et al. 2016): each layer stores only its input, and runs again
                 in the backward pass.
             taps: receive every activation by name, and may change it. Exclude `cache` and `recompute`.

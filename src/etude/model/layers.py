@@ -14,6 +14,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from etude.model.config import ModelConfig
+from etude.model.dropout import Dropout
+from etude.model.lora import project
 from etude.model.taps import Taps, tap
 
 Rotation = tuple[Tensor, Tensor]
@@ -177,10 +179,12 @@ class GatedMLP(nn.Module):
         self.down_proj = nn.Linear(inner, width, bias=bias)
         self.activation = ACTIVATION_FUNCTIONS[config.hidden_act]
 
-    def forward(self, x: Float[Tensor, "B T D"], taps: Taps | None = None) -> Float[Tensor, "B T D"]:
-        gate = self.activation(tap(taps, self.path, "pre", self.gate_proj(x)))  # (B, T, F)
-        post = gate * tap(taps, self.path, "pre_linear", self.up_proj(x))  # (B, T, F)
-        return self.down_proj(tap(taps, self.path, "post", post))  # type: ignore[no-any-return]
+    def forward(
+        self, x: Float[Tensor, "B T D"], taps: Taps | None = None, dropout: Dropout | None = None
+    ) -> Float[Tensor, "B T D"]:
+        gate = self.activation(tap(taps, self.path, "pre", project(self.gate_proj, x, dropout)))  # (B, T, F)
+        post = gate * tap(taps, self.path, "pre_linear", project(self.up_proj, x, dropout))  # (B, T, F)
+        return project(self.down_proj, tap(taps, self.path, "post", post), dropout)
 
 
 class PlainMLP(nn.Module):
@@ -193,9 +197,11 @@ class PlainMLP(nn.Module):
         self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=config.mlp_bias)
         self.activation = ACTIVATION_FUNCTIONS[config.hidden_act]
 
-    def forward(self, x: Float[Tensor, "B T D"], taps: Taps | None = None) -> Float[Tensor, "B T D"]:
-        post = self.activation(tap(taps, self.path, "pre", self.up_proj(x)))  # (B, T, F)
-        return self.down_proj(tap(taps, self.path, "post", post))  # type: ignore[no-any-return]
+    def forward(
+        self, x: Float[Tensor, "B T D"], taps: Taps | None = None, dropout: Dropout | None = None
+    ) -> Float[Tensor, "B T D"]:
+        post = self.activation(tap(taps, self.path, "pre", project(self.up_proj, x, dropout)))  # (B, T, F)
+        return project(self.down_proj, tap(taps, self.path, "post", post), dropout)
 
 
 def make_mlp(config: ModelConfig, path: str) -> GatedMLP | PlainMLP:

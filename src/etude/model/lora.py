@@ -1,5 +1,7 @@
 """A linear layer with a low-rank branch (LoRA, Hu et al. 2021): y = x W' + scale * (x A') B'.
 
+In training, dropout may zero some of the numbers that the branch reads, as in PEFT: x A' is then dropout(x) A'.
+
 Its ``weight`` reads as the sum W + scale * B A. So every reader of a layer's weight, such as the fast decoding and the
 contributions of neurons, sees the matrix that the layer computes with. The parameter of that name is W alone, frozen.
 """
@@ -10,11 +12,12 @@ from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from etude.model.adapter import adapted_matrices, is_factor
+from etude.model.adapter import LoRA, adapted_matrices, is_factor
 from etude.model.config import ModelConfig
+from etude.model.dropout import Dropout, branch_keep_mask, keep_scale
 from etude.model.init import first_value
 
 
@@ -23,6 +26,8 @@ class LoRALinear(nn.Linear):
 
     Attributes:
         scale: alpha / rank.
+        dropout: probability, in training, of zeroing each number that the branch reads.
+        place: of its dropout mask, which the parts of a fused matrix share.
         lora_A: (R, in). A later part of a fused matrix has none and uses that of the first.
         lora_B: (out, R).
     """
@@ -30,19 +35,19 @@ class LoRALinear(nn.Linear):
     lora_A: nn.Parameter
     lora_B: nn.Parameter
 
-    def __init__(self, layer: nn.Linear, rank: int, scale: float, first: LoRALinear | None) -> None:
+    def __init__(self, layer: nn.Linear, adapter: LoRA, place: int, first: LoRALinear | None) -> None:
         """Take over the parameters of ``layer``; ``first`` owns the A that the parts of a fused matrix share."""
         nn.Module.__init__(self)  # not that of Linear, which would allocate another matrix
         self.in_features, self.out_features = layer.in_features, layer.out_features
-        self.scale = scale
+        self.scale, self.dropout, self.place = adapter.scale, adapter.dropout, place
         # Not as an attribute: the one of this name is the sum.
         self._parameters["weight"] = layer._parameters["weight"]
         self.register_parameter("bias", layer.bias)
         device = self.base_weight.device
         self._first = () if first is None else (first,)  # a tuple: no submodule of this layer
         if first is None:
-            self.lora_A = nn.Parameter(torch.empty(rank, layer.in_features, device=device))
-        self.lora_B = nn.Parameter(torch.empty(layer.out_features, rank, device=device))
+            self.lora_A = nn.Parameter(torch.empty(adapter.rank, layer.in_features, device=device))
+        self.lora_B = nn.Parameter(torch.empty(layer.out_features, adapter.rank, device=device))
 
     @property
     def base_weight(self) -> Float[Tensor, "O I"]:
@@ -57,29 +62,65 @@ class LoRALinear(nn.Linear):
         return self._first[0].lora_A if self._first else self.lora_A
 
     @property
+    def product(self) -> Float[Tensor, "O I"]:
+        """What the branch adds to the matrix: scale * B A, in the precision of the parameters."""
+        with torch.autocast(self.base_weight.device.type, enabled=False):
+            return (self.lora_B @ self.down) * self.scale
+
+    @property
     def weight(self) -> Float[Tensor, "O I"]:  # type: ignore[override]
         """The matrix that the layer computes with: W + scale * B A, in the precision of the parameters."""
-        with torch.autocast(self.base_weight.device.type, enabled=False):
-            return self.base_weight + (self.lora_B @ self.down) * self.scale
+        return self.base_weight + self.product
 
-    def forward(self, x: Float[Tensor, "*shape I"]) -> Float[Tensor, "*shape O"]:
-        branch = F.linear(F.linear(x, self.down), self.lora_B)  # (*shape, O)
+    def keep_mask(self, dropout: Dropout | None, context: int) -> Bool[Tensor, "B T I"] | None:
+        """Return which numbers of rows of ``context`` tokens the branch reads; None: all."""
+        if dropout is None or dropout.branch_rows is None or not self.dropout:
+            return None
+        return branch_keep_mask(self.dropout, dropout.branch_rows, self.place, context, self.in_features)
+
+    def forward(
+        self, x: Float[Tensor, "*shape I"], dropout: Dropout | None = None
+    ) -> Float[Tensor, "*shape O"]:
+        mask = self.keep_mask(dropout, x.shape[-2])
+        read = x if mask is None else torch.where(mask, x * keep_scale(self.dropout), 0.0)
+        branch = F.linear(F.linear(read, self.down), self.lora_B)  # (*shape, O)
         return F.linear(x, self.base_weight, self.bias) + branch * self.scale
 
 
 def add_adapter(model: nn.Module, config: ModelConfig) -> None:
     """Give the linear layers that the adapter of ``config`` names their branches, on the device of their weights."""
     adapter = config.adapter
-    for matrix in adapted_matrices(config):
+    for number, matrix in enumerate(adapted_matrices(config)):
         assert adapter is not None
         first: LoRALinear | None = None
         for path in matrix.parts:
             layer = model.get_submodule(path)
             assert isinstance(layer, nn.Linear)
             parent, _, name = path.rpartition(".")
-            adapted = LoRALinear(layer, adapter.rank, adapter.scale, first)
+            adapted = LoRALinear(layer, adapter, -1 - number, first)
             setattr(model.get_submodule(parent), name, adapted)
             first = first or adapted
+
+
+def project(layer: nn.Linear, x: Float[Tensor, "B T I"], dropout: Dropout | None) -> Float[Tensor, "B T O"]:
+    """Apply a layer, with dropout in its branch if it has one."""
+    if dropout is None or not isinstance(layer, LoRALinear):
+        return layer(x)  # type: ignore[no-any-return]
+    return layer(x, dropout)  # type: ignore[no-any-return]
+
+
+def dropped_product(
+    layer: nn.Linear, dropout: Dropout | None, context: int
+) -> tuple[Float[Tensor, "O I"], Float[Tensor, "T I"]] | None:
+    """Return what dropout changes in a row of ``context`` tokens; None: nothing.
+
+    At position t the layer computes with ``layer.weight + product * change[t]``, where the result is (product, change).
+    """
+    mask = layer.keep_mask(dropout, context) if isinstance(layer, LoRALinear) else None
+    if mask is None:
+        return None
+    assert isinstance(layer, LoRALinear)
+    return layer.product.detach(), mask[0] * keep_scale(layer.dropout) - 1.0
 
 
 def first_factors(model: nn.Module, config: ModelConfig, seed: int) -> dict[str, Tensor]:

@@ -37,6 +37,7 @@ class MicroBatch:
         document_ids: (B, T) where attention must stay inside a document, else None.
         weights: (B, T) fp32, factor of each token's loss; 0 where the loss mask is False. None: 1 each.
         weight_sum: the sum of ``weights``; None without them.
+        branch_rows: (B, 2) for dropout of an adapter (:class:`etude.model.dropout.Dropout`), None without it.
     """
 
     inputs: Int[Tensor, "B T"]
@@ -46,6 +47,7 @@ class MicroBatch:
     document_ids: Int[Tensor, "B T"] | None = None
     weights: Float[Tensor, "B T"] | None = None
     weight_sum: float | None = None
+    branch_rows: Int[Tensor, "B 2"] | None = None
 
     @classmethod
     def of(
@@ -102,7 +104,8 @@ class MicroBatch:
     @property
     def tensors(self) -> list[Tensor]:
         """Every tensor of the micro-batch."""
-        every = (self.inputs, self.targets, self.document_ids, self.keep_mask, self.weights)
+        masks = (self.keep_mask, self.branch_rows)
+        every = (self.inputs, self.targets, self.document_ids, self.weights, *masks)
         return [tensor for tensor in every if tensor is not None]
 
 
@@ -110,7 +113,7 @@ class MicroBatch:
 class Row:
     """One row of a batch, as input of the network; tensors of shape (1, T).
 
-    ``dropout`` has the keep masks of the row, or is None; ``weights`` as in :class:`MicroBatch`.
+    ``dropout`` is that of the row, or None; ``weights`` as in :class:`MicroBatch`.
     """
 
     inputs: Int[Tensor, "1 T"]

@@ -15,6 +15,7 @@ from torch import Tensor
 from etude.device import free_memory_bytes
 from etude.errors import InputError
 from etude.model.language_model import LOGITS
+from etude.model.lora import dropped_product
 from etude.model.nodes import NodeLayer
 from etude.watch.node_layers import find_node_layer
 from etude.watch.opened_step import OpenedRow, OpenedStep
@@ -90,7 +91,8 @@ class ErrorOfNode:
     """How the gradient at a neuron arises, at one token.
 
     Attributes:
-        outgoing: (M,) its outgoing weights, float64; rounded where the product is in bf16.
+        outgoing: (M,) its outgoing weights, float64; rounded where the product is in bf16. With dropout in a low-rank
+            branch, those of this token.
         arriving: (M,) the gradient at the numbers it writes to (after dropout), likewise.
         at_activation: the sum of their products, as the backward pass computed it.
         slope: derivative of the activation with respect to the neuron's sum.
@@ -127,7 +129,8 @@ class LayerInStep:
         self.node_layer.require_unit(unit)
         opened_row, at = self.row(row), self.place(row, position)
         ids = tuple(opened_row.inputs[: at + 1].tolist())
-        return node_sum(self.opened.model, self.node_layer, unit, opened_row.activations, ids, text)
+        dropout = self.opened.read(row).dropout
+        return node_sum(self.opened.model, self.node_layer, unit, opened_row.activations, ids, text, dropout)
 
     def row(self, row: int) -> OpenedRow:
         """Return a row.
@@ -162,7 +165,7 @@ class LayerInStep:
         at_activation = opened_row.gradients[f"{node_layer.path}.post"][0, at, unit]
         slope, _, gated_by = self._slopes(opened_row, unit)
         return ErrorOfNode(
-            as_read(node_layer.outgoing(self.opened.model, unit), by=at_activation),
+            as_read(self._outgoing(row, unit).expand(len(opened_row.inputs), -1)[at], by=at_activation),
             self._arriving(row, unit)[at],
             float(at_activation),
             float(slope[at] * gated_by[at]),
@@ -208,11 +211,24 @@ class LayerInStep:
         opened_row, node_layer = self.rows[row], self.node_layer
         slope, bend, gated_by = self._slopes(opened_row, unit)
         at_activation = opened_row.gradients[f"{node_layer.path}.post"][0, :, unit]
-        outgoing = as_read(node_layer.outgoing(self.opened.model, unit), by=at_activation)
-        products = self._arriving(row, unit).abs() @ outgoing.abs()
+        outgoing = as_read(self._outgoing(row, unit), by=at_activation).abs()
+        arriving = self._arriving(row, unit).abs()
+        products = arriving @ outgoing if outgoing.dim() == 1 else (arriving * outgoing).sum(-1)
         ones = float(dtype_of(at_activation) == "fp32" or self.opened.model.config.hidden_act == "tanh")
         size = products * slope.abs() + at_activation.cpu().double().abs() * (bend.abs() + ones)
         return size * gated_by.abs()
+
+    @torch.no_grad()
+    def _outgoing(self, row: int, unit: int) -> Float[Tensor, "*T M"]:
+        """Return the outgoing weights: (M,), or (T, M) where dropout in a low-rank branch changes them by position."""
+        model, node_layer, dropout = self.opened.model, self.node_layer, self.opened.read(row).dropout
+        outgoing = node_layer.outgoing(model, unit)
+        linear, context = node_layer.linear(model, node_layer.out), len(self.rows[row].inputs)
+        dropped = dropped_product(linear, dropout, context)
+        if dropped is None:
+            return outgoing
+        product, change = dropped
+        return outgoing + product[:, unit] * change[:, unit, None]
 
     def _slopes(self, row: OpenedRow, unit: int) -> tuple[Tensor, Tensor, Tensor]:
         """Return (slope, bend, gated_by), (T,) each, in float64.
@@ -236,7 +252,7 @@ class LayerInStep:
     def _dropout_factors(self, row: int, unit: int) -> Tensor | float:
         """Return dropout's factors on the numbers the neuron writes to; the gradient passes through the same ones."""
         dropout = self.opened.read(row).dropout
-        if dropout is None:
+        if dropout is None or dropout.keep_mask is None:
             return 1.0
         keep_mask = dropout.keep_mask[
             self.node_layer.dropout_place, 0

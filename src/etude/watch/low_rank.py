@@ -28,7 +28,8 @@ class LowRank:
         up_after, down_after: after it.
         scale: factor of their product.
         base: the frozen weight.
-        gradient: of the loss by the sum, which was not applied to the frozen weight.
+        gradient: of the loss by the frozen weight, to which it was not applied. Without dropout in the branch it is
+            that by the sum as well.
     """
 
     up_name: str

@@ -212,7 +212,8 @@ class Node:
         opened = self._opened_row(row)
         position = _place(position, len(opened.inputs))
         ids = tuple(opened.inputs[: position + 1].tolist())
-        return node_sum(self.model, self.node_layer, self.unit, opened.activations, ids, self._text(ids[-1]))
+        text, dropout = self._text(ids[-1]), self.opened.read(row).dropout
+        return node_sum(self.model, self.node_layer, self.unit, opened.activations, ids, text, dropout)
 
     @torch.no_grad()
     def on_tokens(self, token_ids: Sequence[int], position: int = -1) -> NodeSum:

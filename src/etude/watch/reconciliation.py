@@ -18,6 +18,7 @@ from torch import Tensor
 from etude.device import Dtype
 from etude.model.language_model import LanguageModel
 from etude.model.layers import ACTIVATION_FUNCTIONS
+from etude.model.lora import dropped_product
 from etude.watch.opened_step import OpenedRow, OpenedStep, model_with
 from etude.watch.tapped_forward import as_read
 
@@ -156,7 +157,12 @@ def _node_sums(opened: OpenedStep, row: OpenedRow) -> Check:
         seen, linear = row.activations[f"{layer.path}.pre"][0], layer.linear(opened.model, layer.gate)
         x, weight = as_read(row.activations[layer.reads][0], by=seen), as_read(linear.weight, by=seen)
         bias = 0.0 if linear.bias is None else as_read(linear.bias, by=seen)
-        differences[f"{layer.path}.pre"] = _difference(seen.cpu(), (x @ weight.T + bias).detach())
+        expected = (x @ weight.T + bias).detach()
+        dropped = dropped_product(linear, opened.read(row.row).dropout, len(row.inputs))
+        if dropped is not None:
+            product, change = dropped
+            expected += (x * change.cpu().double()) @ product.cpu().double().T
+        differences[f"{layer.path}.pre"] = _difference(seen.cpu(), expected)
     return _worst("sum of a neuron", differences)
 
 

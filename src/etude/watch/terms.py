@@ -15,7 +15,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from etude.device import Dtype
+from etude.model.dropout import Dropout
 from etude.model.language_model import LanguageModel
+from etude.model.lora import dropped_product
 from etude.model.nodes import NodeLayer
 from etude.watch.reconciliation import activation_of
 from etude.watch.tapped_forward import as_read, dtype_of
@@ -118,15 +120,25 @@ def node_sum(
     activations: dict[str, Tensor],
     token_ids: tuple[int, ...],
     text: str,
+    dropout: Dropout | None = None,
 ) -> NodeSum:
-    """Return a neuron at the last of ``token_ids``; ``activations``, (1, T, ...) each, are of a row that begins with
-    them."""
+    """Return a neuron at the last of ``token_ids``.
+
+    ``activations``, (1, T, ...) each, are of a row that begins with them, computed with ``dropout``. Where that drops
+    inputs of a low-rank branch, the weights are those of this position.
+    """
     position = len(token_ids) - 1
 
     def summed(linear: str, leaf: str) -> WeightedSum:
         weights, bias = node_layer.incoming(model, linear, unit)
         seen = activations[f"{node_layer.path}.{leaf}"][0, position, unit]
         inputs = activations[node_layer.reads][0, position].detach()
+        dropped = dropped_product(
+            node_layer.linear(model, linear), dropout, activations[node_layer.reads].shape[1]
+        )
+        if dropped is not None:
+            product, change = dropped
+            weights = weights + product[unit] * change[position]
 
         read = partial(as_read, by=seen)
         read_bias = None if bias is None else float(read(torch.tensor(bias)))

@@ -83,9 +83,9 @@ def make_plan(
 def _require_adapter(plan: Plan) -> None:
     """Raise InputError for settings of an adapter in a run without one."""
     train = plan.settings.train
-    if not train.lora_rank and (train.lora_alpha != "auto" or train.lora_targets):
+    if not train.lora_rank and (train.lora_alpha != "auto" or train.lora_targets or train.lora_dropout):
         raise InputError(
-            "train.lora_alpha and train.lora_targets describe an adapter, and this run has none: add --lora or omit "
+            "lora_alpha, lora_targets and lora_dropout describe an adapter, and this run has none: add --lora or omit "
             "them"
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from etude.device import Device, return_free_pages
 from etude.model.dropout import Dropout, keep_masks, keep_scale
 from etude.model.language_model import LanguageModel
 from etude.run.events import RowSource
-from etude.train.batch import MicroBatch, Row
+from etude.train.batch import MicroBatch, Row, to_device
 from etude.train.loss import summed_loss, token_losses
 from etude.train.objectives.contract import LossScope, Objective, ObjectiveKind, ObjectiveParts
 from etude.train.parallel import ALONE, Ranks
@@ -70,12 +71,14 @@ class NextToken(Objective):
         for first in self._rows[:: self._micro_batch_rows]:
             rows = min(self._micro_batch_rows, self._rows.stop - first)
             keep_mask = self._keep_mask(step, first, rows) if self._dropout else None
-            parts.append(self._part(step, first, rows, keep_mask))
+            part = self._part(step, first, rows, keep_mask)
+            parts.append(replace(part, branch_rows=self._branch_rows(step, first, rows)))
         return parts
 
     def loss(self, part: MicroBatch) -> Tensor:
         """Return the weighted sum of the cross-entropies of a micro-batch, in nats."""
-        return self._loss(part.inputs, part.targets, part.document_ids, part.keep_mask, part.weights)
+        masks = (part.keep_mask, part.branch_rows)
+        return self._loss(part.inputs, part.targets, part.document_ids, masks, part.weights)
 
     def token_losses(self, logits: Tensor, row: Row) -> Tensor:
         """Return the cross-entropy (1, T) of each token of a row, in nats."""
@@ -88,7 +91,10 @@ class NextToken(Objective):
             part.inputs[row],
             part.targets[row],
             None if part.document_ids is None else part.document_ids[row],
-            None if part.keep_mask is None else Dropout(part.keep_mask[:, row], keep_scale(self._dropout)),
+            self._dropout_of(
+                None if part.keep_mask is None else part.keep_mask[:, row],
+                None if part.branch_rows is None else part.branch_rows[row],
+            ),
             None if part.weights is None else part.weights[row],
         )
 
@@ -143,11 +149,11 @@ class NextToken(Objective):
         inputs: Tensor,
         targets: Tensor,
         document_ids: Tensor | None,
-        keep_mask: Tensor | None,
+        masks: tuple[Tensor | None, Tensor | None],
         weights: Tensor | None,
     ) -> Tensor:
         """Run the forward pass and return the summed loss. :meth:`compile` compiles this method."""
-        dropout = self._dropout_of(keep_mask)
+        dropout = self._dropout_of(*masks)
         hidden = self.model.hidden(
             inputs, document_ids=document_ids, dropout=dropout, recompute=self._recompute
         )
@@ -156,8 +162,18 @@ class NextToken(Objective):
         head = self.model.unembedding()
         return summed_loss(hidden, targets, *head, token_weights=weights, lean=self._lean)
 
-    def _dropout_of(self, keep_mask: Tensor | None) -> Dropout | None:
-        return None if keep_mask is None else Dropout(keep_mask, keep_scale(self._dropout))
+    def _dropout_of(self, keep_mask: Tensor | None, branch_rows: Tensor | None) -> Dropout | None:
+        if keep_mask is None and branch_rows is None:
+            return None
+        return Dropout(keep_mask, keep_scale(self._dropout), branch_rows)
+
+    def _branch_rows(self, step: int, first_row: int, rows: int) -> Tensor | None:
+        """Return the dropout seed and the number (rows, 2) of each row; None without dropout in branches."""
+        adapter = self.model.config.adapter
+        if adapter is None or not adapter.dropout:
+            return None
+        seed, numbers = _dropout_seed(self._loader.seed, step), np.arange(first_row, first_row + rows)
+        return to_device(np.stack([np.full(rows, seed), numbers], axis=1), self._device)
 
     def _keep_mask(self, step: int, first_row: int, rows: int) -> Tensor:
         """Return the dropout masks (P, rows, T, D) of rows [first_row, first_row + rows) of ``step``."""

@@ -122,7 +122,7 @@ class Preference(NextToken):
         hidden = self.model.hidden(
             part.inputs,
             document_ids=part.document_ids,
-            dropout=self._dropout_of(part.keep_mask),
+            dropout=self._dropout_of(part.keep_mask, part.branch_rows),
             recompute=self._recompute,
         )
         head = self.model.unembedding()
