@@ -73,7 +73,7 @@ Replay = Annotated[
     float | None,
     typer.Option(
         metavar="SHARE",
-        help="Of the trained tokens, the share to sample from the base, such as 0.1, so that it forgets less.",
+        help="Of the trained tokens, the share to sample from the base, such as 0.5, so that it forgets less.",
     ),
 ]
 Beta = Annotated[

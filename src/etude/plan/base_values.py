@@ -23,26 +23,29 @@ from etude.train.rules import Rate, rates_of
 
 BASE_EPOCHS = 2
 """Passes over the text: a trained network memorises what it reads more often, and forgets the rest."""
-CONVERSATION_EPOCHS = 4
-"""Passes over conversations: the form of an answer is learned in the first, facts in later ones."""
+CONVERSATION_EPOCHS = 5
+"""Passes over conversations: the form of an answer is learned in the first, facts in later ones. With four, fewer facts
+are known; with six, more is forgotten (lab notebook, 2026-11-30)."""
 PAIR_EPOCHS = 2
 """Passes over pairs of answers: Rafailov et al. 2023 make one, Tunstall et al. 2023 ("Zephyr: direct distillation of
 LM alignment") up to three, of which the first already tells all training pairs apart."""
 BASE_CONTEXT = 512
 """Most tokens in a row; the memory of a step grows with it."""
 BASE_BATCH_TOKENS = 2048
-"""Tokens of a step, where the text is long enough for :data:`BASE_UPDATES`."""
+"""Tokens of a step, where the text is long enough for the fewest updates."""
 TOKENS_AT_ONCE = 1024
 """Most tokens in a micro-batch. A step of 1,024 tokens in one pass instead of four is a fifth faster in fp32, and half
 as fast again in bf16 (lab notebook)."""
 BASE_UPDATES = 32
 """Fewest updates of a run on a short text."""
+CONVERSATION_UPDATES = 200
+"""The same for conversations, as far as a step still has a row: the sweep of passes had steps of 512 tokens."""
 BASE_RATES = {
     "train.lr": Rate(1e-4, "the highest swept rate that cost nothing on the reference text"),
     "train.muon_lr": Rate(3e-3, "the swept rate that learns and forgets about as much as AdamW at its own"),
 }
 ADAPTER_RATES = {
-    "train.lr": Rate(5e-4, "usual for LoRA: its matrices begin at zero, and take a higher rate; not swept"),
+    "train.lr": Rate(5e-4, "of the swept rates: a lower one learns fewer facts, a higher one forgets more"),
     "train.muon_lr": BASE_RATES["train.muon_lr"],
 }
 """For runs with an adapter."""
@@ -125,13 +128,15 @@ def _context(dial: Dial, key: str) -> tuple[Any, str]:
 
 @derives(FROM_BASE, "train.batch_rows")
 def _batch_rows(dial: Dial, key: str) -> tuple[Any, str]:
-    tokens = batch_tokens_of(_tokens_to_read(dial), dial.value("train.context"))
+    talks = dial.facts.longest_example is not None and not dial.facts.has_pairs
+    updates = CONVERSATION_UPDATES if talks else BASE_UPDATES
+    tokens = batch_tokens_of(_tokens_to_read(dial), dial.value("train.context"), updates)
     return tokens // dial.value("train.context"), f"about {tokens:,} tokens per step"
 
 
-def batch_tokens_of(tokens: int, context: int) -> int:
-    """Return the tokens of a step in a run on so many: whole rows of ``context``, few enough for some updates."""
-    wanted = min(BASE_BATCH_TOKENS, tokens // BASE_UPDATES)
+def batch_tokens_of(tokens: int, context: int, updates: int) -> int:
+    """Return the tokens of a step in a run on so many: whole rows of ``context``, few enough for the ``updates``."""
+    wanted = min(BASE_BATCH_TOKENS, tokens // updates)
     return max(1, wanted // context) * context
 
 

@@ -20,7 +20,13 @@ from etude.data.prepared_data import PreparedData
 from etude.errors import InputError
 from etude.model.config import ModelConfig
 from etude.plan.base_steps import READINGS, GivenNetwork, steps_in_time
-from etude.plan.base_values import EVALUATIONS, EVALUATIONS_TO_STOP, base_epochs, batch_tokens_of
+from etude.plan.base_values import (
+    CONVERSATION_UPDATES,
+    EVALUATIONS,
+    EVALUATIONS_TO_STOP,
+    base_epochs,
+    batch_tokens_of,
+)
 from etude.plan.derivation import Derived
 from etude.plan.forecast import Forecast
 from etude.plan.measuring import Machine, ThisMachine
@@ -99,7 +105,8 @@ class TunedPlanning(GivenNetwork):
         """Plan the steps that read the tokens of ``size``."""
         passes, context = size.tokens / self.whole.pass_tokens, self.whole.settings.train.context
         choice, rows = choice_for(passes), self.settings.train.batch_rows
-        batch = batch_tokens_of(size.tokens, context) if rows == "auto" else rows * context
+        usual = batch_tokens_of(size.tokens, context, CONVERSATION_UPDATES)
+        batch = usual if rows == "auto" else rows * context
         steps = max(1, size.tokens // batch)
         derived: dict[str, tuple[Any, str]] = {
             "train.batch_rows": (batch // context, f"{batch:,} tokens per step"),

@@ -45,7 +45,7 @@ FORGOTTEN = 0.01
 """Relative rise of the loss on the reference text from which it counts as forgetting."""
 HARDLY_MOVED = 0.01
 """Nats per pair; a smaller fall of the loss of held-out pairs is hardly a change."""
-TUNING_SECONDS = 60.0
+TUNING_SECONDS = 120.0
 """Seconds for the held-out questions at the end of a run; `etude eval --suite tuning` asks up to a hundred."""
 BROKEN_RATE = 4
 """Factor by which the learning rates of a run are lowered in the suggested next one, after its loss diverged."""
