@@ -236,7 +236,10 @@ def test_a_run_that_ended_early_differs_from_a_running_one(healthy: Evidence) ->
         healthy,
         state="stopped",
         history=dataclasses.replace(
-            healthy.history, steps=healthy.history.steps[:100], evals=healthy.history.evals[:3]
+            healthy.history,
+            steps=healthy.history.steps[:100],
+            evals=healthy.history.evals[:3],
+            last_step=100,
         ),
     )
     verdict = schedule_not_finished(half)

@@ -86,6 +86,7 @@ def evidence_of(history: RunHistory, state: str = "finished", **changes: Any) ->
         "train.batch_rows": 8,
         "train.lr": 0.02,
         "train.muon_lr": 0.025,
+        "train.lora_rank": 0,
     }
     values |= {
         "train.optimizer": "muon",
