@@ -98,6 +98,15 @@ SLOW = (
     "tests/evaluate/test_evaluate.py",
     "tests/workflow/test_studies.py",
     "tests/workflow/test_sweep_killed.py",
+    "tests/workflow/test_several_processes.py",
+    "tests/model/test_taps.py::test_the_graph_of_training_is_that_of_a_network_without_taps",
+    "tests/model/test_taps.py::test_a_tap_that_did_something_would_be_seen",
+    "tests/train/test_compilation.py::test_compiled_steps_give_the_same_bits_on_several_threads",
+    "tests/diagnose/test_self_test.py::test_no_global_state_changes",
+    # One of its six kinds stays in the fast tier.
+    "tests/e2e/test_elsewhere.py::test_transformers_gives_the_same_ids_and_logits[char",
+    "tests/e2e/test_elsewhere.py::test_transformers_gives_the_same_ids_and_logits[bpe-gpt2",
+    "tests/e2e/test_elsewhere.py::test_transformers_gives_the_same_ids_and_logits[bpe-qwen3",
 )
 
 
@@ -122,6 +131,13 @@ LONGEST_FIRST = (
     "tests/e2e/test_tutorial.py",
     "tests/cli/test_doctor_command.py",
     "tests/watch/test_in_bf16.py",
+    "tests/workflow/test_base.py",
+    "tests/workflow/test_adapter_runs.py",
+    "tests/workflow/test_tuned_runs.py",
+    "tests/cli/test_chat_terminal.py",
+    "tests/pretrained/test_store.py",
+    "tests/evaluate/tuning/test_tuning_command.py",
+    "tests/workflow/test_pair_runs.py",
 )
 """Files that take longest start first, so that the workers end together (`pytest --durations=0` lists the times)."""
 
