@@ -72,8 +72,7 @@ def test_the_commands_of_the_guides_work(tmp_path: Path) -> None:
         "conversations: 312 to train on, 24 held out",
         "verdict",
         "samples of the base",
-        "runs/story has no chat template: it gets ChatML",
-        "32 held-out questions",
+        "runs/story@8 has no chat template: it gets ChatML",
     ):
         assert expected in printed
     chats = [words for words in commands("chat.md") if words[1] == "runs/my-run"]

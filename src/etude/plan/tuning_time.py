@@ -139,7 +139,7 @@ class TunedPlanning(GivenNetwork):
         if passes < 1:
             seen = max(1, int(passes * count))
             return f"about {seen:,} of {count:,} conversations fit the time, each read once"
-        if passes >= usual:
+        if round(passes, 1) >= usual:  # whole steps are a little less
             return f"{usual} passes over {count:,} conversations, the usual number: facts need several"
         return f"{passes:.1f} of the usual {usual} passes over {count:,} conversations fit the time"
 
