@@ -222,8 +222,8 @@ class Attention(nn.Module):
         rotation: Rotation | None,
         visibility: Visibility,
         cache: KVCache | None = None,
-        taps: Taps | None = None,
         dropout: Dropout | None = None,
+        taps: Taps | None = None,
     ) -> Float[Tensor, "B T D"]:
         rows, count, _ = x.shape
         heads = (rows, count, -1, self.head_dim)

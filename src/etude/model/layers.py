@@ -180,7 +180,7 @@ class GatedMLP(nn.Module):
         self.activation = ACTIVATION_FUNCTIONS[config.hidden_act]
 
     def forward(
-        self, x: Float[Tensor, "B T D"], taps: Taps | None = None, dropout: Dropout | None = None
+        self, x: Float[Tensor, "B T D"], dropout: Dropout | None = None, taps: Taps | None = None
     ) -> Float[Tensor, "B T D"]:
         gate = self.activation(tap(taps, self.path, "pre", project(self.gate_proj, x, dropout)))  # (B, T, F)
         post = gate * tap(taps, self.path, "pre_linear", project(self.up_proj, x, dropout))  # (B, T, F)
@@ -198,7 +198,7 @@ class PlainMLP(nn.Module):
         self.activation = ACTIVATION_FUNCTIONS[config.hidden_act]
 
     def forward(
-        self, x: Float[Tensor, "B T D"], taps: Taps | None = None, dropout: Dropout | None = None
+        self, x: Float[Tensor, "B T D"], dropout: Dropout | None = None, taps: Taps | None = None
     ) -> Float[Tensor, "B T D"]:
         post = self.activation(tap(taps, self.path, "pre", project(self.up_proj, x, dropout)))  # (B, T, F)
         return project(self.down_proj, tap(taps, self.path, "post", post), dropout)

@@ -78,7 +78,7 @@ class Block(nn.Module):
         read = tap(taps, self.path, "input_layernorm.normalized", self.input_layernorm(residual))
         # Attention moves information between positions. Dropout place 0 is the embedding; each layer has two more.
         mixed = self.attention_output_layernorm(
-            self.self_attn(read, rotation, visibility, cache, taps, dropout)
+            self.self_attn(read, rotation, visibility, cache, dropout, taps)
         )
         mixed = tap(
             taps, self.path, "attn_out", mixed if dropout is None else dropout(mixed, 2 * self.layer + 1)
@@ -87,7 +87,7 @@ class Block(nn.Module):
         # The MLP computes at each position by itself.
         read = self.post_attention_layernorm(residual if self.parallel else middle)
         read = tap(taps, self.path, "post_attention_layernorm.normalized", read)
-        added = self.mlp_output_layernorm(self.mlp(read, taps, dropout))
+        added = self.mlp_output_layernorm(self.mlp(read, dropout, taps))
         added = tap(
             taps, self.path, "mlp_out", added if dropout is None else dropout(added, 2 * self.layer + 2)
         )
