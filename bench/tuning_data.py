@@ -4,7 +4,7 @@
     python bench/tuning_data.py replies PLAYS FOLDER      # a speech of a play, and the next one as its answer
 
 SPEECHES holds files inaugural-YEAR-NAME.txt (the NLTK data), PLAYS is a file with blocks of "NAME:" and lines (the Tiny
-Shakespeare file). FOLDER gets train.jsonl and valid.jsonl; no address stands in both.
+Shakespeare file). FOLDER gets train.jsonl and valid.jsonl; no address is in both.
 """
 
 from __future__ import annotations

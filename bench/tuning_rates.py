@@ -20,10 +20,10 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
+from base_rates import Result, read
 from etude.config import load_settings
 from etude.data.conversations.template import template_of
 from etude.data.corpus.corpus import EXAMPLES
@@ -42,7 +42,6 @@ from etude.workflow.prepare import make_plan
 CONTEXT = 512
 MOST_QUESTIONS = 100
 KEY = ("model", "data", "rank", "lr", "passes", "rows", "replay", "seed")
-Result = dict[str, Any]
 
 
 def plan_of(arguments: argparse.Namespace, data: str, setting: Result) -> Plan:
@@ -128,10 +127,6 @@ def right_answers(plan: Plan, model: LanguageModel, askings: Sequence[Asking]) -
     texts = [tokenizer.decode(one.token_ids, skip_special_tokens=True) for one in answers]
     pairs = zip(texts, askings, strict=True)
     return sum(comparable(text) == comparable(asking.question.answer) for text, asking in pairs)
-
-
-def read(file: Path) -> list[Result]:
-    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
 
 def settings_of(arguments: argparse.Namespace) -> Iterator[tuple[str, Result]]:

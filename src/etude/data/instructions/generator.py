@@ -4,8 +4,8 @@ Each is one question with its answer. The question is a story of three to five s
 tense, with an instruction: tell it in the past, say who has a thing, or say who is in it. The two things of a story end
 with different people.
 
-One in :data:`HELD_OUT_EVERY` is held out. In a held-out story each thing ends with a person who stands in no text of
-training with it, nor in any of ``builtin:primer`` (:mod:`etude.data.primer.holdout`), and what is done is done at a
+One in :data:`HELD_OUT_EVERY` is held out. In a held-out story each thing ends with a person who is in no training
+text with it, nor in any of ``builtin:primer`` (:mod:`etude.data.primer.holdout`), and what is done is done at a
 place where no story of training does it.
 """
 
