@@ -92,6 +92,43 @@ def test_compiled_and_eager_agree(family: str, dropout: float, scope: str) -> No
     assert "problem: None" in in_a_process(agreement(dropout, scope), family)
 
 
+BY_LAYER = (
+    agreement()
+    .replace("num_hidden_layers=2", "num_hidden_layers=12")
+    .replace("scope=None", "within_documents=True, lean=True")
+    .replace(
+        "model = build",
+        "from etude.model.adapter import LoRA\nfrom etude.model.lora import add_adapter\nmodel = build",
+    )
+    .replace("loader = Batch", "ADAPTER\nloader = Batch")
+    .replace("p.grad.clone() for p in model.parameters()", "p.grad.clone() for p in trained")
+    + """
+import torch._dynamo.utils
+graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+assert graphs == 1 + bool(config.adapter), graphs
+"""
+)
+WITHOUT_ADAPTER = """
+config, trained = model.config, list(model.parameters())
+"""
+WITH_ADAPTER = """
+config = model.config.replace(adapter=LoRA(2, 4.0, ("q_proj", "down_proj"), 0.0))
+add_adapter(model, config)
+model.config = config
+model.requires_grad_(False)
+trained = [parameter for name, parameter in model.named_parameters() if "lora_" in name]
+for parameter in trained:
+    parameter.normal_(std=0.1, generator=generator).requires_grad_()
+"""
+
+
+@pytest.mark.slow  # it compiles twelve layers, as one or two graphs
+@pytest.mark.parametrize("adapter", [WITHOUT_ADAPTER, WITH_ADAPTER], ids=["all", "adapter"])
+def test_the_layers_of_a_base_model_share_their_graph(adapter: str) -> None:
+    """The first layer has a graph of its own where its input needs no gradient."""
+    assert "problem: None" in in_a_process(BY_LAYER.replace("ADAPTER", adapter), "llama")
+
+
 EQUAL_BITS = (
     agreement(0.3, "Counted(1, 1)")
     .replace("eager_losses, eager_gradients = measure()", "")

@@ -83,8 +83,10 @@ class LoRALinear(nn.Linear):
     ) -> Float[Tensor, "*shape O"]:
         mask = self.keep_mask(dropout, x.shape[-2])
         read = x if mask is None else torch.where(mask, x * keep_scale(self.dropout), 0.0)
-        branch = F.linear(F.linear(read, self.down), self.lora_B)  # (*shape, O)
-        return F.linear(x, self.base_weight, self.bias) + branch * self.scale
+        # Scaled at rank R, and added by the product itself: the results of both products are read once.
+        inner = F.linear(read, self.down) * self.scale  # (*shape, R)
+        frozen = F.linear(x, self.base_weight, self.bias)  # (*shape, O)
+        return torch.addmm(frozen.flatten(0, -2), inner.flatten(0, -2), self.lora_B.t()).view_as(frozen)
 
 
 def add_adapter(model: nn.Module, config: ModelConfig) -> None:

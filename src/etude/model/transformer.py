@@ -35,6 +35,7 @@ from etude.model.layers import (
     rounded_scale,
 )
 from etude.model.nodes import NodeLayer
+from etude.model.run_layer import RunLayer, apply_layer
 from etude.model.taps import Taps, tap
 
 
@@ -121,6 +122,7 @@ class Decoder(nn.Module):
         cache: KVCache | None,
         dropout: Dropout | None = None,
         recompute: bool = False,
+        run_layer: RunLayer = apply_layer,
         taps: Taps | None = None,
     ) -> Float[Tensor, "B T D"]:
         embedded = tap(taps, "model.embed_tokens", "embed", self.embed_tokens(inputs))
@@ -134,13 +136,17 @@ class Decoder(nn.Module):
         if dropout is not None:
             residual = dropout(residual, 0)
         for layer in self.layers:
-            arguments = (residual, *seen[bool(layer.sliding)], cache, dropout, taps)
-            residual = checkpoint(layer, *arguments, use_reentrant=False) if recompute else layer(*arguments)
+            arguments = (layer, residual, *seen[bool(layer.sliding)], cache, dropout, taps)
+            residual = (
+                checkpoint(run_layer, *arguments, use_reentrant=False) if recompute else run_layer(*arguments)
+            )
         return tap(taps, "model.norm", "normalized", self.norm(residual))
 
 
 class Transformer(LanguageModel):
     """A decoder-only transformer of any family, built from the switches of the configuration."""
+
+    compiles_by_layer = True
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
@@ -157,6 +163,7 @@ class Transformer(LanguageModel):
         cache: Cache | None = None,
         dropout: Dropout | None = None,
         recompute: bool = False,
+        run_layer: RunLayer = apply_layer,
         taps: Taps | None = None,
     ) -> Float[Tensor, "B T D"]:
         refuse_together(document_ids, cache, recompute, taps)
@@ -164,11 +171,13 @@ class Transformer(LanguageModel):
             return self._hidden_after(inputs, cache)
         self._require_positions(inputs.shape[1])
         if document_ids is None:
-            return self.model(inputs, 0, None, CAUSAL, None, dropout, recompute, taps)  # type: ignore[no-any-return]
+            return self.model(  # type: ignore[no-any-return]
+                inputs, 0, None, CAUSAL, None, dropout, recompute, run_layer, taps
+            )
         visibility = Visibility(causal=False, mask=document_mask(document_ids))
         positions = document_positions(document_ids)
         return self.model(  # type: ignore[no-any-return]
-            inputs, 0, positions, visibility, None, dropout, recompute, taps
+            inputs, 0, positions, visibility, None, dropout, recompute, run_layer, taps
         )
 
     def _hidden_after(self, inputs: Int[Tensor, "B T"], cache: Cache) -> Float[Tensor, "B T D"]:

@@ -15,6 +15,7 @@ from etude.data.tokens.packing import LONGEST_EXAMPLE
 from etude.data.tokens.vocabulary import BASE
 from etude.errors import InputError
 from etude.model.config import ModelConfig
+from etude.model.cost import training_flops_per_token
 from etude.plan.cadence import SCORING
 from etude.plan.derivation import Dial, Table, derives, require_whole_parts
 from etude.text_settings import TokenizerSettings
@@ -66,6 +67,11 @@ EVALUATIONS, EVALUATION_SHARE = 6, 0.1
 """Regular evaluations in a run, and the time of all evaluations as a share of that of the steps."""
 EVALUATIONS_TO_STOP = 12
 """Regular evaluations of a run that may end early: it ends only at an evaluation."""
+WORTH_COMPILING = 6e13
+"""Floating-point operations of all updates from which a run is compiled: about 74,000 tokens with 135 M parameters.
+
+Compiling a layer cost as much as compiled steps saved over 45,000 to 50,000 (lab notebook, 2026-11-30).
+"""
 MIN_EVAL_TOKENS, MAX_EVAL_TOKENS = 2048, 65_536
 
 FROM_BASE: Table = {}
@@ -275,8 +281,17 @@ def _dropout(dial: Dial, key: str) -> tuple[Any, str]:
 
 
 @derives(FROM_BASE, "device.compile")
-def _compile(dial: Dial, key: str) -> tuple[Any, str]:
-    return False, "compiling so deep a network takes longer than a short run gains"
+def _compile(dial: Dial, key: str) -> tuple[Any, str] | None:
+    assert dial.base is not None
+    tokens = dial.value("train.steps") * dial.value("train.batch_rows") * dial.value("train.context")
+    if (
+        training_flops_per_token(dial.base, dial.value("train.context"), causal=True) * tokens
+        < WORTH_COMPILING
+    ):
+        return False, "compiling takes longer than so short a run gains"
+    if dial.value("train.dropout") or dial.value("train.lora_dropout"):
+        return False, "with dropout each of the many layers would be compiled by itself"
+    return None
 
 
 def _refuse_others(settings: Settings, base: ModelConfig) -> None:

@@ -129,6 +129,12 @@ class Plan:
         return self.settings.model.base != NO_BASE
 
     @property
+    def compiled_layers(self) -> int:
+        """Layers whose compilation takes time: of a base model all share the code of the first two at most."""
+        layers = self.model.num_hidden_layers
+        return min(layers, 2) if self.has_base else layers
+
+    @property
     def pass_tokens(self) -> int:
         """Tokens that the steps of one pass over the text read: of conversations, with what pads their rows."""
         part, context = self.data.train, self.settings.train.context

@@ -319,7 +319,7 @@ class Planning:
         if plan.settings.device.compile is False:
             return 0.0
         warm = self.machine.compiled_before(plan)
-        seconds = expected_compile_seconds(plan.model.num_hidden_layers, warm=warm) * self.machine.slowdown()
+        seconds = expected_compile_seconds(plan.compiled_layers, warm=warm) * self.machine.slowdown()
         costs = TaskCosts.estimated(plan, step, self.machine.slowdown)
         available = self.until() - self._seconds_to_start(plan, costs)
         if seconds <= available or self.settings.device.compile is True:

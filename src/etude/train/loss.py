@@ -19,6 +19,8 @@ LOGITS_AT_ONCE = 2**22
 """Larger tables of logits are computed in pieces: 16 MiB in fp32, about the size of a processor's cache."""
 POSITIONS_AT_ONCE = 512
 """Smallest piece: below it, adding up the gradient of a large output matrix costs more than the logits."""
+CACHED_LOGITS = 2**20
+"""Logits of a large table that the loss converts and differentiates together: 4 MiB in fp32."""
 MOST_LOGITS = 2**25
 """Largest piece of a lean loss: 128 MiB in fp32, 512 positions of a vocabulary of 65,536."""
 
@@ -133,30 +135,27 @@ class _LossInPieces(torch.autograd.Function):
     ) -> Tensor:
         total = torch.zeros((), dtype=weight.dtype, device=hidden.device)
         of_hidden, _, of_weight, of_bias, *_ = ctx.needs_input_grad
-        hidden_gradients = []
-        weight_gradient = torch.zeros_like(weight) if of_weight else None
+        hidden_gradients: list[Tensor] = []
+        weight_gradient: Tensor | None = None
         bias_gradient = torch.zeros_like(bias) if bias is not None and of_bias else None
+        matrix = _rounded(weight)
         for piece, (positions, wanted) in enumerate(
             zip(torch.split(hidden, at_once), torch.split(targets, at_once), strict=True)
         ):
-            logits = F.linear(positions, weight, bias).to(weight.dtype)  # (N, V), fp32 under autocast
-            normalizer = logits.logsumexp(dim=-1, keepdim=True)  # (N, 1)
-            counts = wanted != IGNORE_INDEX
-            if token_weights is not None:
-                counts = counts * token_weights[piece * at_once : (piece + 1) * at_once]
-            real = counts[:, None]
-            index = wanted.clamp(min=0)[:, None]  # IGNORE_INDEX is negative; `real` is 0 there
-            total = total + ((normalizer - logits.gather(1, index)) * real).sum()
-            # d loss / d logits: predicted probabilities minus the one-hot target. In place: the table is large.
-            error = (
-                logits.sub_(normalizer).exp_().scatter_add_(1, index, -torch.ones_like(normalizer)).mul_(real)
+            logits = F.linear(positions, matrix, bias)  # (N, V), bf16 under autocast
+            factors = (
+                None if token_weights is None else token_weights[piece * at_once : (piece + 1) * at_once]
             )
+            losses, error = _losses_and_error(logits, wanted, factors, weight.dtype, bias_gradient)
+            total = total + losses.sum()
             if of_hidden:
-                hidden_gradients.append((error @ weight).to(hidden.dtype))
-            if weight_gradient is not None:
-                weight_gradient += error.T @ positions
-            if bias_gradient is not None:
-                bias_gradient += error.sum(0)
+                hidden_gradients.append((error @ matrix).to(hidden.dtype))
+            if of_weight:
+                product = error.T @ positions
+                # No zeros to begin with: the table has the size of the output matrix.
+                weight_gradient = (
+                    product.to(weight.dtype) if weight_gradient is None else weight_gradient.add_(product)
+                )
         ctx.save_for_backward(
             torch.cat(hidden_gradients) if of_hidden else None, weight_gradient, bias_gradient
         )
@@ -164,7 +163,49 @@ class _LossInPieces(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, factor: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        # In place, since the largest has the size of the output matrix. PyTorch refuses a second backward pass then.
         hidden, weight, bias = (
-            None if gradient is None else gradient * factor for gradient in ctx.saved_tensors
+            gradient if gradient is None else gradient.mul_(factor) for gradient in ctx.saved_tensors
         )
         return hidden, None, weight, bias, None, None
+
+
+def _rounded(weight: Float[Tensor, "V D"]) -> Float[Tensor, "V D"]:
+    """Return a matrix as products read it under autocast, which rounds a frozen one anew for each product."""
+    kind = weight.device.type
+    return weight.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else weight
+
+
+def _losses_and_error(
+    logits: Float[Tensor, "N V"],
+    wanted: Int[Tensor, " N"],
+    factors: Float[Tensor, " N"] | None,
+    dtype: torch.dtype,
+    bias_gradient: Float[Tensor, " V"] | None,
+) -> tuple[Float[Tensor, "N 1"], Float[Tensor, "N V"]]:
+    """Return the weighted losses, and in the place of ``logits`` their derivatives.
+
+    Both are computed in ``dtype``, a few rows at a time, so that their numbers stay in the processor's cache. The sum
+    of the derivatives is added to ``bias_gradient``.
+    """
+    counts = wanted != IGNORE_INDEX
+    real = (counts if factors is None else counts * factors)[:, None]
+    index = wanted.clamp(min=0)[:, None]  # IGNORE_INDEX is negative; `real` is 0 there
+    at_once = len(logits)
+    if logits.numel() > LOGITS_AT_ONCE and not torch.compiler.is_compiling():
+        at_once = max(1, CACHED_LOGITS // logits.shape[1])
+    losses = []
+    for begin in range(0, len(logits), at_once):
+        rows = slice(begin, begin + at_once)
+        error = logits[rows].to(dtype)  # (n, V)
+        normalizer = error.logsumexp(dim=-1, keepdim=True)  # (n, 1)
+        losses.append((normalizer - error.gather(1, index[rows])) * real[rows])
+        # d loss / d logits: predicted probabilities minus the one-hot target. In place: the table is large.
+        error.sub_(normalizer).exp_().scatter_add_(1, index[rows], -torch.ones_like(normalizer)).mul_(
+            real[rows]
+        )
+        if bias_gradient is not None:
+            bias_gradient += error.sum(0)
+        if error.dtype != logits.dtype:
+            logits[rows] = error
+    return torch.cat(losses), logits

@@ -72,7 +72,7 @@ class Objective(Protocol):
         """Halve the rows of all further micro-batches. Returns their number, None if it is already 1."""
 
     def compile(self) -> None:
-        """Compile :meth:`loss` into one graph. Its next call triggers the compilation."""
+        """Compile :meth:`loss`, or parts of it. Its next call triggers the compilation."""
 
     def use_eager(self) -> None:
         """Switch back to eager mode."""

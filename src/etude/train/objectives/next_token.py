@@ -16,6 +16,7 @@ from etude.data.tokens.rows import TrainingRows, training_rows
 from etude.device import Device, return_free_pages
 from etude.model.dropout import Dropout, keep_masks, keep_scale
 from etude.model.language_model import LanguageModel
+from etude.model.run_layer import RunLayer, apply_layer, compiled_layer
 from etude.run.events import RowSource
 from etude.train.batch import MicroBatch, Row, to_device
 from etude.train.loss import summed_loss, token_losses
@@ -64,6 +65,7 @@ class NextToken(Objective):
         self._recompute = recompute
         self._lean = lean
         self._loss: Callable[..., Tensor] = self._model_loss  # or its compiled form
+        self._run_layer: RunLayer = apply_layer  # or its compiled form
 
     def batch(self, step: int) -> list[MicroBatch]:
         """Return this rank's micro-batches, a pure function of the loader's seed and the step."""
@@ -115,12 +117,25 @@ class NextToken(Objective):
         return self._micro_batch_rows
 
     def compile(self) -> None:
-        """Compile forward pass and loss into one graph, at the next call of :meth:`loss`."""
-        self._loss = torch.compile(self._model_loss, fullgraph=True, dynamic=False)
+        """Compile at the next call of :meth:`loss`: forward pass and loss into one graph, or layer by layer."""
+        if self._by_layer:
+            self._run_layer = compiled_layer()
+        else:
+            self._loss = torch.compile(self._model_loss, fullgraph=True, dynamic=False)
 
     def use_eager(self) -> None:
         """Switch back to eager mode."""
-        self._loss = self._model_loss
+        self._loss, self._run_layer = self._model_loss, apply_layer
+
+    @property
+    def _by_layer(self) -> bool:
+        """Whether one compiled layer serves all: with a lean loss, as a large network has many layers.
+
+        Not with dropout, whose masks differ by layer.
+        """
+        adapter = self.model.config.adapter
+        dropout = self._dropout or (adapter is not None and adapter.dropout)
+        return self._lean and self.model.compiles_by_layer and not dropout
 
     def _part(
         self, step: int, first: int, rows: int, keep_mask: Tensor | None, num_tokens: int | None = None
@@ -154,13 +169,18 @@ class NextToken(Objective):
     ) -> Tensor:
         """Run the forward pass and return the summed loss. :meth:`compile` compiles this method."""
         dropout = self._dropout_of(*masks)
-        hidden = self.model.hidden(
-            inputs, document_ids=document_ids, dropout=dropout, recompute=self._recompute
-        )
+        hidden = self._hidden(inputs, document_ids, dropout)
         if self._lean and not torch.compiler.is_compiling():
             return_free_pages()  # most memory is in use now
         head = self.model.unembedding()
         return summed_loss(hidden, targets, *head, token_weights=weights, lean=self._lean)
+
+    def _hidden(self, inputs: Tensor, document_ids: Tensor | None, dropout: Dropout | None) -> Tensor:
+        """Return the hidden states of a micro-batch (B, T, D)."""
+        options: dict[str, Any] = {"run_layer": self._run_layer} if self.model.compiles_by_layer else {}
+        return self.model.hidden(
+            inputs, document_ids=document_ids, dropout=dropout, recompute=self._recompute, **options
+        )
 
     def _dropout_of(self, keep_mask: Tensor | None, branch_rows: Tensor | None) -> Dropout | None:
         if keep_mask is None and branch_rows is None:

@@ -119,12 +119,8 @@ class Preference(NextToken):
         assert part.reference is not None
         if self._compiled:
             raise EtudeError("the number of pairs changes from batch to batch")
-        hidden = self.model.hidden(
-            part.inputs,
-            document_ids=part.document_ids,
-            dropout=self._dropout_of(part.keep_mask, part.branch_rows),
-            recompute=self._recompute,
-        )
+        dropout = self._dropout_of(part.keep_mask, part.branch_rows)
+        hidden = self._hidden(part.inputs, part.document_ids, dropout)
         head = self.model.unembedding()
         losses = trained_losses(hidden, part.targets, *head, at_once=_at_once(head[0]))
         logits = pair_logits(answer_log_probabilities(losses, part.counts), part.reference, self._beta)
@@ -164,11 +160,15 @@ class Preference(NextToken):
         return PairRow(**values, counts=part.counts[pairs], reference=part.reference[pairs])
 
     def compile(self) -> None:
-        """Let the next :meth:`loss` fail: a compiled graph cannot have a number of pairs that changes."""
-        self._compiled = True
+        """Compile layer by layer. Otherwise let the next :meth:`loss` fail: the number of pairs changes."""
+        if self._by_layer:
+            super().compile()
+        else:
+            self._compiled = True
 
     def use_eager(self) -> None:
         """Switch back to eager mode."""
+        super().use_eager()
         self._compiled = False
 
     def _part(
