@@ -3,7 +3,8 @@
     python bench/base_decode.py MODEL_FOLDER
 
 Each contestant generates 64 tokens after the same prompt in a fresh process of its own, in turn with the others, in
-fp32 and, where this processor multiplies in it, in bf16. The floor: a token reads every weight once (but one row of an
+fp32 and, where this processor multiplies in it, in bf16; Etude with its step compiled, as it is for long texts, and
+without. The floor: a token reads every weight once (but one row of an
 embedding that is not the output matrix), at the bandwidth that the same threads measured in the same round
 (`generation_sides.bandwidth`: the fastest of a matrix-vector product and `torch.sum` over 512 MiB).
 
@@ -40,10 +41,12 @@ def main() -> None:
     dtypes: list[Dtype] = ["fp32", "bf16"] if has_fast_bf16("cpu") else ["fp32"]
     contestants = [Contestant(FLOOR, "generation_sides:bandwidth", {"threads": arguments.threads})]
     for dtype in dtypes:
-        for name, side in (("Etude", "etude"), ("transformers", "transformers")):
-            contestants.append(
-                Contestant(f"{name}, {dtype}", f"base_decode:{side}", common | {"dtype": dtype})
-            )
+        for compiled in (True, False):
+            name = f"Etude, {'compiled' if compiled else 'not compiled'}, {dtype}"
+            options = common | {"dtype": dtype, "compiled": compiled}
+            contestants.append(Contestant(name, "base_decode:etude", options))
+        peer = Contestant(f"transformers, {dtype}", "base_decode:transformers", common | {"dtype": dtype})
+        contestants.append(peer)
     measured = interleave(contestants, arguments.rounds, arguments.threads)
     rows, times = [], {}
     for contestant in contestants[1:]:
@@ -62,7 +65,7 @@ def main() -> None:
     answers = [
         result["answer"] for name in measured if name.endswith("fp32") for result in measured[name][:1]
     ]
-    equal = len(answers) == 2 and answers[0] == answers[1]
+    equal = len(answers) == 3 and answers[0] == answers[1] == answers[2]
     header = ["", SPEED, "times transformers in the same dtype", "times transformers in fp32", SHARE]
     print(markdown_table(header, rows))
     bandwidth = Spread.of(result["bytes_per_second"] / 1e9 for result in measured[FLOOR])
@@ -84,7 +87,9 @@ def prompt() -> list[int]:
     return list(range(100, 100 + PROMPT_TOKENS))
 
 
-def etude(folder: str, tokens: int, threads: int, dtype: Dtype) -> Callable[[], dict[str, Any]]:
+def etude(
+    folder: str, tokens: int, threads: int, dtype: Dtype, compiled: bool
+) -> Callable[[], dict[str, Any]]:
     """Return a round of Etude's engine."""
     from etude.generate.engine import generate
     from etude.generate.sampling import SamplingSettings
@@ -93,7 +98,10 @@ def etude(folder: str, tokens: int, threads: int, dtype: Dtype) -> Callable[[], 
     model = load_model_folder(Path(folder))[0].eval()
     settings = SamplingSettings(temperature=0.0, max_new_tokens=tokens)
     return measured_by(
-        lambda: generate(model, [prompt()], settings, stop_ids=(), dtype=dtype)[0].token_ids, tokens
+        lambda: (
+            generate(model, [prompt()], settings, stop_ids=(), dtype=dtype, compile=compiled)[0].token_ids
+        ),
+        tokens,
     )
 
 

@@ -5,9 +5,9 @@
 
 Both continue the same model on the same rows (random tokens, 4 rows of 256 in a step) with AdamW, the same rates and
 clipping, on the same threads: in fp32, and in bf16 where this processor multiplies in it (autocast; weights stay fp32).
-Etude runs as a run with `--from` does: the objective, the loss and the update of training, with as many micro-batches
-as --micro-rows asks for. Every round of a contestant is a fresh process, in turn with the others. The first step warms
-up and is not counted. Peak memory is that of the process, loading the model included.
+Etude runs as a run with `--from` does: the objective, the loss and the update of training, in one micro-batch, with its
+layers compiled and without. Every round of a contestant is a fresh process, in turn with the others. Compilation and the
+first step are not counted. Peak memory is that of the process, loading the model included.
 
 About four minutes for 135 million parameters on two quiet cores.
 """
@@ -38,9 +38,6 @@ SPEED, MEMORY = "tokens per second", "peak GiB"
 def main() -> None:
     parser = arguments_of(__doc__, rounds=3)
     parser.add_argument("model", type=Path, help="a model folder, such as `etude import` makes")
-    parser.add_argument(
-        "--micro-rows", type=int, nargs="+", default=[1, ROWS], help="of Etude's micro-batches"
-    )
     parser.add_argument("--dtypes", nargs="+", choices=["fp32", "bf16"], default=None)
     arguments = parser.parse_args()
     steps = 1 if arguments.quick else STEPS
@@ -48,9 +45,9 @@ def main() -> None:
     common = {"folder": str(arguments.model.resolve()), "threads": arguments.threads, "steps": steps}
     contestants = []
     for dtype in dtypes:
-        for rows in arguments.micro_rows:
-            name = f"Etude, {ROWS // rows} micro-batches, {dtype}"
-            options = common | {"dtype": dtype, "micro_rows": rows}
+        for compiled in (True, False):
+            name = f"Etude, {'compiled' if compiled else 'not compiled'}, {dtype}"
+            options = common | {"dtype": dtype, "compiled": compiled}
             contestants.append(Contestant(name, "base_training:etude", options))
         contestants.append(
             Contestant(f"Trainer, {dtype}", "base_training:trainer", common | {"dtype": dtype})
@@ -95,10 +92,11 @@ class Rows:
 
 
 def etude(
-    folder: str, threads: int, steps: int, dtype: Dtype, micro_rows: int
+    folder: str, threads: int, steps: int, dtype: Dtype, compiled: bool
 ) -> Callable[[], dict[str, Any]]:
     """Return a round of Etude's training step."""
     from etude.model.folder import load_model_folder
+    from etude.train.compilation import compile_objective
     from etude.train.objectives.next_token import NextToken
     from etude.train.step import update_step
 
@@ -117,7 +115,8 @@ def etude(
 
     loader: Any = Rows()
     rules: Any = Rules()
-    objective = NextToken(model, loader, device, num_steps=steps + 1, micro_batch_rows=micro_rows, lean=True)
+    objective = NextToken(model, loader, device, num_steps=steps + 1, micro_batch_rows=ROWS, lean=True)
+    compile_objective(objective, device, compiled)
 
     def one_round() -> dict[str, Any]:
         seconds, losses = [], []

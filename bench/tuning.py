@@ -94,6 +94,7 @@ def etude(
 
     from etude.config import load_settings
     from etude.plan.plan import initial_state, make_objective
+    from etude.train.compilation import compile_objective
     from etude.train.step import update_step
     from etude.workflow.fit import restore
     from etude.workflow.prepare import make_plan
@@ -119,6 +120,7 @@ def etude(
     state = initial_state(plan)
     restore(run, state, console)
     objective = make_objective(plan, state)
+    compile_objective(objective, plan.device, True)
     parameters = [parameter for parameter in state.model.parameters() if parameter.requires_grad]
 
     def one_round() -> dict[str, Any]:

@@ -146,8 +146,8 @@ class _LossInPieces(torch.autograd.Function):
             factors = (
                 None if token_weights is None else token_weights[piece * at_once : (piece + 1) * at_once]
             )
-            losses, error = _losses_and_error(logits, wanted, factors, weight.dtype, bias_gradient)
-            total = total + losses.sum()
+            loss, error = _loss_and_error(logits, wanted, factors, weight.dtype, bias_gradient)
+            total = total + loss
             if of_hidden:
                 hidden_gradients.append((error @ matrix).to(hidden.dtype))
             if of_weight:
@@ -176,14 +176,14 @@ def _rounded(weight: Float[Tensor, "V D"]) -> Float[Tensor, "V D"]:
     return weight.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else weight
 
 
-def _losses_and_error(
+def _loss_and_error(
     logits: Float[Tensor, "N V"],
     wanted: Int[Tensor, " N"],
     factors: Float[Tensor, " N"] | None,
     dtype: torch.dtype,
     bias_gradient: Float[Tensor, " V"] | None,
-) -> tuple[Float[Tensor, "N 1"], Float[Tensor, "N V"]]:
-    """Return the weighted losses, and in the place of ``logits`` their derivatives.
+) -> tuple[Float[Tensor, ""], Float[Tensor, "N V"]]:
+    """Return the weighted sum of the losses, and in the place of ``logits`` its derivatives.
 
     Both are computed in ``dtype``, a few rows at a time, so that their numbers stay in the processor's cache. The sum
     of the derivatives is added to ``bias_gradient``.
@@ -191,21 +191,20 @@ def _losses_and_error(
     counts = wanted != IGNORE_INDEX
     real = (counts if factors is None else counts * factors)[:, None]
     index = wanted.clamp(min=0)[:, None]  # IGNORE_INDEX is negative; `real` is 0 there
-    at_once = len(logits)
+    tables = [(logits, index, real)]
     if logits.numel() > LOGITS_AT_ONCE and not torch.compiler.is_compiling():
-        at_once = max(1, CACHED_LOGITS // logits.shape[1])
-    losses = []
-    for begin in range(0, len(logits), at_once):
-        rows = slice(begin, begin + at_once)
-        error = logits[rows].to(dtype)  # (n, V)
+        rows = max(1, CACHED_LOGITS // logits.shape[1])
+        tables = list(zip(*(torch.split(table, rows) for table in tables[0]), strict=True))
+    losses: list[Tensor] = []
+    for values, desired, counted in tables:
+        error = values.to(dtype)  # (n, V)
         normalizer = error.logsumexp(dim=-1, keepdim=True)  # (n, 1)
-        losses.append((normalizer - error.gather(1, index[rows])) * real[rows])
+        losses.append((normalizer - error.gather(1, desired)) * counted)
+        loss = torch.cat(losses).sum()  # a single sum, so that the number of tables changes no bit
         # d loss / d logits: predicted probabilities minus the one-hot target. In place: the table is large.
-        error.sub_(normalizer).exp_().scatter_add_(1, index[rows], -torch.ones_like(normalizer)).mul_(
-            real[rows]
-        )
+        error.sub_(normalizer).exp_().scatter_add_(1, desired, -torch.ones_like(normalizer)).mul_(counted)
         if bias_gradient is not None:
             bias_gradient += error.sum(0)
-        if error.dtype != logits.dtype:
-            logits[rows] = error
-    return torch.cat(losses), logits
+        if error.dtype != values.dtype:
+            values.copy_(error)
+    return loss, logits
