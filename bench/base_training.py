@@ -6,8 +6,8 @@
 Both continue the same model on the same rows (random tokens, 4 rows of 256 in a step) with AdamW, the same rates and
 clipping, on the same threads: in fp32, and in bf16 where this processor multiplies in it (autocast; weights stay fp32).
 Etude runs as a run with `--from` does: the objective, the loss and the update of training, in one micro-batch, with its
-layers compiled and without. Every round of a contestant is a fresh process, in turn with the others. Compilation and the
-first step are not counted. Peak memory is that of the process, loading the model included.
+layers compiled and without. Every round of a contestant is a fresh process, in turn with the others. Compilation and
+the first step are not counted. Peak memory is that of the process, loading the model included.
 
 About four minutes for 135 million parameters on two quiet cores.
 """
