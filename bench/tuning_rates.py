@@ -36,6 +36,7 @@ from etude.model.folder import load_model_folder
 from etude.model.language_model import LanguageModel
 from etude.model.lora import first_factors
 from etude.plan.plan import Plan, initial_state, make_objective, reference_validation, validation_text
+from etude.train.compilation import compile_objective
 from etude.train.loop import Loop
 from etude.workflow.prepare import make_plan
 
@@ -77,7 +78,9 @@ def measure(arguments: argparse.Namespace, data: str, setting: Result) -> Result
     state.model.load_state_dict(weights | first_factors(state.model, plan.model, setting["seed"]))
     askings = _askings(plan)
     before = figures(plan, state.model, askings)
-    loop = Loop(state, make_objective(plan, state), plan.settings.train, plan.device)
+    objective = make_objective(plan, state)
+    compile_objective(objective, plan.device, plan.settings.device.compile)
+    loop = Loop(state, objective, plan.settings.train, plan.device)
     begin = time.perf_counter()
     for _ in range(plan.settings.train.steps):
         loop.one_step()

@@ -15,9 +15,11 @@ from etude.config import Settings, with_values
 from etude.data.prepared_data import PreparedData
 from etude.errors import InputError
 from etude.model.config import ModelConfig
+from etude.model.cost import training_flops_per_token
 from etude.plan.base_steps import choose_steps
-from etude.plan.base_values import BASE_EPOCHS, BASE_RATES, EVALUATIONS
+from etude.plan.base_values import BASE_EPOCHS, BASE_RATES, EVALUATIONS, WORTH_COMPILING
 from etude.plan.measuring import tokens_per_step
+from etude.plan.plan import plan_on
 from etude.plan.time_budget import SHARE, TimedPlan
 from etude.train.run_text import text_with_progress
 from networks import make_config
@@ -101,3 +103,24 @@ def test_a_machine_too_slow_to_time_a_step_is_estimated(text: PreparedData, left
 def test_a_time_that_the_text_used_up_is_refused(text: PreparedData, left_open: Settings) -> None:
     with pytest.raises(InputError, match="it is prepared now"):
         timed(text, left_open, FakeMachine(), 4)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "dropout", "compiled"),
+    [(100_000_000, 0.0, True), (100_000_000, 0.1, False), (30_000, 0.0, False)],
+)
+def test_a_run_is_compiled_where_its_updates_are_worth_it(
+    text: PreparedData, left_open: Settings, tokens: int, dropout: float, compiled: bool
+) -> None:
+    changes = {
+        "device.compile": "auto",
+        "train.dropout": dropout,
+        "train.seconds": "auto",
+        "tokenizer.vocab_size": "auto",
+    }
+    settings = with_values(left_open, changes)
+    plan = plan_on(with_tokens(text, tokens), settings, base=BASE)
+    work = training_flops_per_token(BASE, plan.settings.train.context, causal=True) * tokens * BASE_EPOCHS
+    assert (work > WORTH_COMPILING) == (tokens > 30_000)
+    assert plan.settings.device.compile == ("auto" if compiled else False)
+    assert plan.compiled_layers == 2

@@ -148,8 +148,8 @@ class SimulatedRun:
         machine, deadline = self.machine, self.timed.deadline
         machine.clock += 0.3 * machine.beside
         if self.plan.settings.device.compile is not False:
-            layers = self.plan.model.num_hidden_layers
-            seconds = self.compiler * machine.beside * expected_compile_seconds(layers, warm=machine.warm)
+            expected = expected_compile_seconds(self.plan.compiled_layers, warm=machine.warm)
+            seconds = self.compiler * machine.beside * expected
             machine.clock += min(seconds, max(0.0, deadline.compile_until - machine.clock))
         self.do("evaluation", machine.evaluation_seconds(self.plan))
         self.do("sample", 0.08 * machine.beside)
