@@ -149,9 +149,14 @@ def write_gguf(
     unused: int = 0,
     license: str = "mit",
     extra: Callable[[GGUFWriter], None] = lambda writer: None,
+    tokenizer: Callable[[GGUFWriter], None] | None = None,
 ) -> None:
-    """Write a model, given in Hugging Face's tensor names; matrices have the number format ``kind``."""
-    architecture = config.model_type
+    """Write a model, given in Hugging Face's tensor names; matrices have the number format ``kind``.
+
+    ``tokenizer`` adds a tokenizer in place of ``stated``.
+    """
+    assert config.family.gguf is not None
+    architecture = config.family.gguf.architecture
     writer = GGUFWriter(path, architecture)
     writer.add_name("Tiny")
     writer.add_license(license)
@@ -173,7 +178,14 @@ def write_gguf(
         if config.rope_scaling is not None and config.rope_scaling.rope_type == "linear":
             writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
             writer.add_rope_scaling_factor(config.rope_scaling.factor)
-    add_tokenizer(writer, stated or published_tokenizer(pre, config.vocab_size), pre, unused)
+    if config.sliding_window:
+        writer.add_sliding_window(config.sliding_window)
+        if config.rope_local_base_freq != 10_000:
+            writer.add_float32(f"{architecture}.rope.freq_base_swa", config.rope_local_base_freq)
+    if tokenizer is None:
+        add_tokenizer(writer, stated or published_tokenizer(pre, config.vocab_size), pre, unused)
+    else:
+        tokenizer(writer)
     add_tensors(writer, config, saved, kind)
     extra(writer)
     writer.write_header_to_file()
@@ -183,7 +195,9 @@ def write_gguf(
 
 
 def add_tensors(writer: GGUFWriter, config: ModelConfig, saved: dict[str, Tensor], kind: str) -> None:
-    architecture = next(key for key, name in gguf.MODEL_ARCH_NAMES.items() if name == config.model_type)
+    assert config.family.gguf is not None
+    known = {name: key for key, name in gguf.MODEL_ARCH_NAMES.items()}
+    architecture = known[config.family.gguf.architecture]
     names = gguf.get_tensor_name_map(architecture, config.num_hidden_layers)
     for name, tensor in saved.items():
         values = tensor.float().numpy()
@@ -197,6 +211,8 @@ def add_tensors(writer: GGUFWriter, config: ModelConfig, saved: dict[str, Tensor
                     values = paired.swapaxes(1, 2).reshape(values.shape)
         if config.model_type == "gpt2" and (".attn." in name or ".mlp." in name):
             values = values.T
+        if config.model_type == "gemma3_text" and name.endswith("norm.weight"):
+            values = values + 1
         gguf_name = names.get_name(name, (".weight", ".bias"))
         assert gguf_name is not None, name
         raw = GGMLQuantizationType.F32 if values.ndim == 1 else GGMLQuantizationType[kind]

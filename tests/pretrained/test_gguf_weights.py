@@ -28,7 +28,7 @@ IN_GGUF = [
     name
     for name in TRANSFORMERS
     if make_config(name).family.gguf
-    and make_config(name).hidden_act in ("silu", "gelu_new")
+    and make_config(name).hidden_act in ("silu", "gelu_new", "gelu_pytorch_tanh")
     # a few frequencies do not determine the parameters of Llama 3.1's scaling; they have a test of their own
     and not name.endswith("llama3-positions")
 ]
@@ -37,9 +37,26 @@ NOT_IN_LLAMA_CPP = ("qwen3-tied-bias", "qwen2-tied", "smollm3-untied-bias")
 """It knows no bias of the attention output of Qwen3 and SmolLM3, and takes width / heads for Qwen2's head_dim."""
 
 
+def gguf_config(name: str) -> ModelConfig:
+    """Return a configuration of a family that llama.cpp can express."""
+    changes: dict[str, Any] = {"vocab_size": VOCAB, "rms_norm_eps": 1e-5}
+    config = make_config(name, **changes)
+    if (
+        config.model_type == "gemma3_text"
+    ):  # every sixth layer sees all, no biases, scores by the size of a head
+        changes |= {"num_hidden_layers": 7, "attention_bias": False, "query_pre_attn_scalar": config.head_dim}
+    return make_config(name, **changes)
+
+
 def imported(path: Path, config: ModelConfig, folder: Path, **options: Any) -> tuple[Any, ModelConfig, Any]:
     """Write a random network as GGUF, import it, load it; returns (the network, the loaded configuration, loaded)."""
     model = make_network(config, seed=3)
+    if (
+        config.zero_centered_norm
+    ):  # the file holds what the norm multiplies by: 1 + weight, here without rounding
+        for parameter in model.parameters():
+            if parameter.ndim == 1:
+                parameter.data = (parameter.data * 1024).round() / 1024
     write_gguf(path, config, network_tensors(model, config), **options)
     folder_from_gguf(path, folder)
     loaded, found = load_model_folder(folder)
@@ -48,7 +65,7 @@ def imported(path: Path, config: ModelConfig, folder: Path, **options: Any) -> t
 
 @pytest.mark.parametrize("name", IN_GGUF)
 def test_a_network_survives_the_way_through_gguf(name: str, tmp_path: Path) -> None:
-    config = make_config(name, vocab_size=VOCAB, rms_norm_eps=1e-5)
+    config = gguf_config(name)
     model, found, loaded = imported(tmp_path / "a.gguf", config, tmp_path / "a")
     assert found == dataclasses.replace(config, bos_token_id=1, eos_token_id=2)
     for parameter, tensor in model.state_dict().items():
@@ -96,7 +113,7 @@ def test_every_number_format_is_read_to_the_bit(kind: str, tmp_path: Path) -> No
 @pytest.mark.parametrize("name", [name for name in IN_GGUF if name not in NOT_IN_LLAMA_CPP])
 def test_predictions_are_those_of_llama_cpp(name: str, tmp_path: Path) -> None:
     """Which holds keys and values in 16 bits; with a wrong permutation or bias they would be off by whole nats."""
-    config = make_config(name, vocab_size=VOCAB, rms_norm_eps=1e-5)
+    config = gguf_config(name)
     _, _, loaded = imported(tmp_path / "a.gguf", config, tmp_path / "a")
     reference, tokens = LlamaCpp(tmp_path / "a.gguf"), make_tokens(12, 19, seed=5, vocab=VOCAB)
     with torch.no_grad():

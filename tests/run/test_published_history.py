@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +20,9 @@ from safetensors.torch import load_file, save_file
 from etude.config import load_settings
 from etude.data.primer.generator import generate
 from etude.data.tokens.vocabulary import train_bpe
+from etude.emergence.command import emergence
+from etude.emergence.study import Axis, load_study
+from etude.emergence.verdict import Word
 from etude.errors import InputError
 from etude.evaluate.published_steps import evaluate_history
 from etude.evaluate.resumable_parts import Workers
@@ -208,6 +213,62 @@ def test_every_version_answers_the_same_items(
     )
     assert all(probe["held_out"] == "" and probe["random"] for probe in by_step[10]["probes"])
     assert dict(files_of(folder)) == before
+    out = io.StringIO()
+    study = emergence([folder], report=tmp_path / "report", console=Console(file=out, width=200))
+    assert study.axes() == [Axis.STEPS]
+    for ability in study.abilities:
+        assert ability.verdict.word == Word.ONE_SEED
+        assert [record.where.step for record in ability.series[0]] == [10, 20, 25, 30]
+        recorded = {(entry["probe"], entry["condition"]): entry for entry in by_step[25]["probes"]}
+        assert ability.series[0][2].model.accuracy.value == recorded[ability.key]["accuracy"]["value"]
+    assert (
+        "story: not recorded by Etude: its seed and the tokens that it read are not known" in out.getvalue()
+    )
+    rows = list(csv.DictReader((tmp_path / "report" / "scores.csv").open()))
+    assert {(row["step"], row["tokens_seen"], row["flops"]) for row in rows} == {
+        (str(step), "", "") for step in (10, 20, 25, 30)
+    }
+    for axis, words in ((Axis.TOKENS, "tokens"), (Axis.FLOPS, "FLOPs"), (Axis.LOSS, "validation loss")):
+        with pytest.raises(InputError, match=f"these records hold no {words}: use --against steps"):
+            emergence([folder], axis.value, console=Console(file=out))
+    assert dict(files_of(folder)) == before
+
+
+def test_a_history_without_scores_is_refused_with_the_command_that_measures_it(trained: Path) -> None:
+    with pytest.raises(
+        InputError, match=r"has no recorded scores: `etude eval .*story --steps all` measures"
+    ):
+        load_study([trained])
+
+
+def test_a_version_with_only_a_pickle_is_skipped_with_its_reason(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = shutil.copytree(trained, tmp_path / "story")
+    for step in (20, 30):
+        (folder / f"checkpoint-{step}" / "model.safetensors").rename(
+            folder / f"checkpoint-{step}" / "pytorch_model.bin"
+        )
+    history = opened(folder)
+    assert list(history.checkpoints) == [10]
+    assert (list(history.skipped), history.last, history.duplicates) == ([20, 30], 10, {})
+    reason = (
+        f"{folder / 'checkpoint-20' / 'pytorch_model.bin'} is a pickle, which may run code when it is read"
+    )
+    assert any(line.startswith(f"step 20 is skipped: {reason}") for line in history.notes)
+    tokenizer = load_trained(folder).tokenizer  # it lies in a version that is skipped
+    answer = loss_by_checkpoint(history, tokenizer, TEXT[:20], None, lambda done, of: None)
+    assert answer["steps"] == [10]
+    print_runs(tmp_path)
+    assert "step 20 is skipped" in " ".join(capsys.readouterr().out.split())
+    for open_version in (lambda: load_trained(f"{folder}@20"), lambda: history.folder_of(20)):
+        with pytest.raises(InputError, match=re.escape(reason)):
+            open_version()
+    (folder / "checkpoint-10" / "model.safetensors").unlink()
+    (folder / "checkpoint-10" / "pytorch_model.bin").write_bytes(b"")
+    with pytest.raises(InputError, match=r"no version in .*story can be read: .*checkpoint-30.* is a pickle"):
+        PublishedHistory.at(folder)
+    assert "no version in" in list_histories(tmp_path)[0].problem
 
 
 def test_two_models_in_one_folder_are_refused(trained: Path, tmp_path: Path) -> None:

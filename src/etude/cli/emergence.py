@@ -8,7 +8,10 @@ from typing import Annotated
 import typer
 
 Runs = Annotated[
-    list[Path], typer.Argument(metavar="RUN...", help="Runs of several seeds, and of several sizes.")
+    list[Path],
+    typer.Argument(
+        metavar="RUN...", help="Runs of several seeds, and of several sizes; or a folder of saved versions."
+    ),
 ]
 Against = Annotated[str, typer.Option(help="`steps`, `tokens`, `flops`, `parameters` or `loss`.")]
 Report = Annotated[

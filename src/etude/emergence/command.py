@@ -30,7 +30,7 @@ def emergence(
         require_folder(report)
     study = load_study(folders)
     if axis not in study.axes():
-        raise InputError(_missing(axis))
+        raise InputError(_missing(axis, study.axes()))
     law = law_of(study)
     console.print(_heading(study))
     console.print(_table(study, axis))
@@ -53,10 +53,11 @@ def _axis(name: str) -> Axis:
         raise InputError(f"--against takes one of {known}, not {shown(name)}: try --against steps") from None
 
 
-def _missing(axis: Axis) -> str:
+def _missing(axis: Axis, axes: Sequence[Axis]) -> str:
     if axis is Axis.PARAMETERS:
         return "--against parameters needs runs of several sizes: name runs of another size too"
-    return "these records hold no validation loss: use --against steps"
+    what = "validation loss" if axis is Axis.LOSS else axis.words
+    return f"these records hold no {what}: use --against {' or '.join(known.value for known in axes)}"
 
 
 def _heading(study: Study) -> Text:

@@ -201,7 +201,7 @@ def _of_record(record: ProbeRecord) -> tuple[str, ...]:
     where, exact = record.where, record.model.exact
     return (
         f"{where.step:,}",
-        f"{where.tokens_seen:,}",
+        f"{where.tokens_seen:,}" if where.knows_tokens else "-",
         "-" if where.val_loss is None else f"{where.val_loss:.3f}",
         interval_of(record.model.margin),
         interval_of(record.model.accuracy),

@@ -20,6 +20,8 @@ from etude.errors import InputError
 from etude.evaluate.records import ProbeRecord, read_records
 from etude.evaluate.results import Measured
 from etude.evaluate.statistics import Estimate
+from etude.messages import command
+from etude.run.published_history import PublishedHistory
 from etude.run.record import RunRecord
 from etude.setting_declarations import declarations
 from etude.show.layout import short_number, thinned
@@ -27,6 +29,10 @@ from etude.untrusted import shown
 
 MOST_POINTS = 200
 """Most checkpoints of a curve."""
+ALONE = (
+    "not recorded by Etude: its seed and the tokens that it read are not known, so it is drawn over steps, and not "
+    "together with other seeds"
+)
 ProbeKey = tuple[str, str]
 """The name of a probe and its condition."""
 
@@ -47,6 +53,8 @@ class Axis(StrEnum):
     def of(self, record: ProbeRecord) -> float | None:
         """Return the value of a record on this axis; None when unknown."""
         where = record.where
+        if self in (Axis.TOKENS, Axis.FLOPS) and not where.knows_tokens:
+            return None
         value = {
             Axis.STEPS: where.step,
             Axis.TOKENS: where.tokens_seen,
@@ -59,13 +67,17 @@ class Axis(StrEnum):
 
 @dataclass(frozen=True)
 class ScoredRun:
-    """A run with its records; `family` is equal for runs that differ only in their seed."""
+    """A run with its records, or saved versions that Etude did not record (`published`).
+
+    `family` is equal for runs that differ only in their seed.
+    """
 
     folder: Path
     seed: int
     family: str
     records: tuple[ProbeRecord, ...]
     damaged: int
+    published: bool = False
 
     @property
     def last(self) -> ProbeRecord:
@@ -126,7 +138,7 @@ class Ability:
         for records, finding in zip(self.series, self.verdict.seeds, strict=True):
             at = [(r.where.step, axis.of(r)) for r in records]
             known = [(step, value) for step, value in at if value is not None]
-            if not finding.changed or finding.changed_at is None or not known:
+            if not finding.changed or finding.changed_at is None or len(known) < 2:
                 places.append(None)
             else:
                 steps, values = zip(*known, strict=True)
@@ -147,6 +159,9 @@ class Study:
         axes: list[Axis] = [axis for axis in Axis if axis is not Axis.PARAMETERS]
         if not any(r.where.val_loss is not None for r in self._records()):
             axes.remove(Axis.LOSS)
+        if all(run.published for family in self.families for run in family.runs):
+            axes.remove(Axis.TOKENS)
+            axes.remove(Axis.FLOPS)
         if len({family.num_parameters for family in self.families}) > 1:
             axes.append(Axis.PARAMETERS)
         return axes
@@ -165,9 +180,9 @@ class Study:
 
 
 def load_study(folders: Sequence[Path]) -> Study:
-    """Read probes.jsonl of each run and judge every ability.
+    """Read probes.jsonl of each run, or the recorded scores of a history, and judge every ability.
 
-    Raises InputError if a folder is not a run or has no records, or if two runs of one family have the same seed.
+    Raises InputError if a folder is neither or has no records, or if two runs of one family have the same seed.
     """
     if not folders:
         raise InputError("no runs: name them, such as `etude emergence runs/seed-1 runs/seed-2 runs/seed-3`")
@@ -178,6 +193,7 @@ def load_study(folders: Sequence[Path]) -> Study:
         for run in runs
         if run.damaged
     ]
+    notes += [f"{shown(str(run.folder))}: {ALONE}" for run in runs if run.published]
     items_of, differing = _same_items(runs)
     notes += differing
     abilities = []
@@ -205,10 +221,24 @@ def _place(folder: Path) -> Path:
 
 
 def _scored(folder: Path) -> ScoredRun:
+    if (history := PublishedHistory.at(folder)) is not None:
+        return _scored_versions(history)
     record = RunRecord.open(folder)
     found, seed = read_records(record.run.path), record.settings.run.seed
     family = _family(record.settings)
     return ScoredRun(record.run.path.absolute(), seed, family, found.records, found.damaged)
+
+
+def _scored_versions(history: PublishedHistory) -> ScoredRun:
+    """Return the scores of the saved versions of a model. Each history is a family of its own."""
+    from etude.evaluate.published_scores import NO_SEED, read_scores
+
+    records = tuple(read_scores(history))
+    if not records:
+        evaluation = command("eval", history.path, "--steps", "all")
+        raise InputError(f"{history.path} has no recorded scores: `{evaluation}` measures every version")
+    path = history.path.absolute()
+    return ScoredRun(path, NO_SEED, str(path.resolve()), records, 0, published=True)
 
 
 def _family(settings: Settings) -> str:

@@ -37,8 +37,9 @@ def as_csv(study: Study) -> str:
 
 def _figures(record: ProbeRecord) -> tuple[Any, ...]:
     where, model = record.where, record.model
+    tokens, flops = (where.tokens_seen, where.flops) if where.knows_tokens else (None, None)
     return (
-        *(where.step, where.tokens_seen, where.flops, where.num_parameters, where.val_loss),
+        *(where.step, tokens, flops, where.num_parameters, where.val_loss),
         *(model.accuracy.value, model.accuracy.interval.low, model.accuracy.interval.high),
         *(model.margin.value, model.margin.standard_error),
         *((None, None) if model.exact is None else (model.exact.exact.value, model.exact.independence)),

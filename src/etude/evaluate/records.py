@@ -43,6 +43,11 @@ class Where:
     commit: str | None = None
     version: str = etude.__version__
 
+    @property
+    def knows_tokens(self) -> bool:
+        """Whether the tokens seen and the FLOPs are known, which they are not of a model that Etude did not train."""
+        return self.step == 0 or self.tokens_seen > 0
+
 
 @dataclass(frozen=True)
 class ProbeRecord:

@@ -29,9 +29,15 @@ def materialise(
     model.to_empty(device=device)
     for parameter in model.parameters():
         parameter.data = parameter.data.to(dtype)
+    return fill_buffers(model, device)
+
+
+def fill_buffers(model: LanguageModel, device: torch.device | str) -> LanguageModel:
+    """Allocate and fill the rotary tables: no state dict holds them, since they follow from the configuration."""
     for module in model.modules():
         if isinstance(module, RotaryPositions):
-            module.reset_buffers()  # no state dict holds them: they follow from the configuration
+            module.to_empty(device=device)
+            module.reset_buffers()
     return model
 
 

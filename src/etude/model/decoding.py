@@ -30,6 +30,7 @@ from etude.model.layers import (
     rounded_scale,
 )
 from etude.model.matmul import Product, make_product, rounds_weights_only
+from etude.model.stored_matrix import in_memory
 from etude.model.transformer import Block, Transformer
 
 Norm = Callable[[Tensor], Tensor]
@@ -133,6 +134,8 @@ class Decoding:
         assert isinstance(model, Transformer)  # `Family.decodes_fast` guarantees it
         decoder = model.model
         self.embedding = decoder.embed_tokens.weight
+        if compiled:
+            self.embedding = in_memory(self.embedding)
         places = decoder.embed_positions
         dtype = self.embedding.dtype
         self.learned: Tensor | None = None

@@ -20,11 +20,12 @@ from etude.model.adapter_folder import (
     with_adapter_of,
     write_adapter_config,
 )
-from etude.model.build import empty_model, materialise
+from etude.model.build import empty_model, fill_buffers, materialise
 from etude.model.config import ModelConfig
 from etude.model.hf_config import config_from_hf, config_to_hf
 from etude.model.language_model import LanguageModel
 from etude.model.lora import merged_state
+from etude.model.stored_matrix import as_parameter, stays_stored
 from etude.model.weights import StoredWeights
 from etude.run.weight_files import (
     ADAPTER_CONFIG,
@@ -160,7 +161,9 @@ def load_model_folder(
 ) -> tuple[LanguageModel, ModelConfig]:
     """Load the network in a folder that Etude or transformers wrote, in one weight file or several.
 
-    Names and shapes in the files are compared with those of the configuration before the network is built.
+    Names and shapes in the files are compared with those of the configuration before the network is built. Of a large
+    model in 16 bits the matrices stay in the files, which must not be changed meanwhile
+    (:mod:`etude.model.stored_matrix`).
 
     Raises:
         InputError: a damaged file, or tensors that are missing, unexpected, or of another shape; the message names the
@@ -171,6 +174,11 @@ def load_model_folder(
     state = config.family.from_saved(weights.read(expected), config)
     if config.adapter is not None:
         state |= read_factors(folder, config)
+    elif torch.device(device).type == "cpu" and dtype == torch.float32 and stays_stored(state):
+        fill_buffers(model, device).load_state_dict(
+            {n: as_parameter(t) for n, t in state.items()}, assign=True
+        )
+        return model, config
     materialise(model, device, dtype).load_state_dict(state)
     return model, config
 

@@ -13,6 +13,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from etude.model.stored_matrix import in_memory
+
 _SMALLEST_PACKED = 2**18
 """Smaller weights stay in the processor's cache, and the plain product has less overhead."""
 
@@ -129,6 +131,7 @@ def make_product(
     `rounded`: round a large weight to bf16. Then `x` and the result are rounded as well, unless
     :func:`rounds_weights_only`.
     """
+    weight = in_memory(weight)
     if rounded and weight.numel() >= _SMALLEST_PACKED:
         if not compiled and _can_halve(weight):
             return HalfProduct(weight, bias)

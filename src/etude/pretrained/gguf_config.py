@@ -88,6 +88,7 @@ def config_of(file: GgufFile, roles: dict[str, int]) -> ModelConfig:
     }
     values |= {flag: tensor in file.tensors for flag, tensor in form.flags.items()}
     try:
+        values |= form.derived(values)
         config = config_from_hf(values)
         if scaling := _rope_scaling(file, config):
             config = config_from_hf(values | {"rope_scaling": scaling})

@@ -1,7 +1,7 @@
 """Rebuild the tokenizer files of a model folder from the metadata of a GGUF file.
 
-GGUF has tokens, their types, merges, and names: of the algorithm and of the pre-tokenizer. Only names whose meaning is
-proved are accepted, since a tokenizer that is almost right gives a model that is silently wrong.
+GGUF has tokens, their types, merges or scores, and names: of the algorithm and of the pre-tokenizer. Only names whose
+meaning is proved are accepted, since a tokenizer that is almost right gives a model that is silently wrong.
 """
 
 from __future__ import annotations
@@ -20,10 +20,23 @@ from etude.files import write_atomic, write_json
 from etude.model.folder import GENERATION
 from etude.pretrained.gguf_file import GgufFile
 from etude.pretrained.pre_tokenizers import PRE_TOKENIZERS, PreTokenizer
+from etude.pretrained.sentencepiece_bpe import (
+    BYTE,
+    CONTROL,
+    DEFAULT_ROLES,
+    NORMAL,
+    UNKNOWN,
+    UNUSED,
+    USER_DEFINED,
+    merges_of,
+    rules_of,
+)
 from etude.untrusted import shown
 
-NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED = 1, 2, 3, 4, 5
-"""Types of tokens in ``tokenizer.ggml.token_type``."""
+BYTE_LEVEL, SENTENCEPIECE = "gpt2", "llama"
+"""Names of algorithms in ``tokenizer.ggml.model``."""
+_ADDED = (UNKNOWN, CONTROL, USER_DEFINED)
+"""Types of the tokens that are found in a text before it is encoded, if at all."""
 _ROLE_KEYS = {
     "bos": "bos_token_id",
     "eos": "eos_token_id",
@@ -44,7 +57,6 @@ STOP_TOKENS = (
 text, whatever their type; so GGUF files often name only one of them."""
 _TEMPLATE = "tokenizer.chat_template"
 _TEMPLATE_NAME = re.compile(r"[A-Za-z0-9_-]{1,60}")
-_DECODER = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True}
 
 
 @dataclass(frozen=True)
@@ -53,7 +65,7 @@ class GgufTokenizer:
 
     Attributes:
         json: the text of tokenizer.json.
-        pre: the name of its pre-tokenizer; None where the file holds a whole tokenizer.json.
+        pre: the name of its pre-tokenizer; None where the file holds a whole tokenizer.json, and for SentencePiece.
         roles: ids of special tokens by role: "bos", "eos", "eot", "eom", "unk", "sep", "pad", "mask".
         stops: ids of the tokens that end generation, "eos" first.
         tokens: the text of each of these, by id.
@@ -112,8 +124,11 @@ def tokenizer_of(file: GgufFile) -> GgufTokenizer:
     """
     tokens = _texts(file, "tokenizer.ggml.tokens")
     types = _types(file, len(tokens))
+    defaults = DEFAULT_ROLES if _is_sentencepiece(file) else {}
     roles = {
-        role: number for role, key in _ROLE_KEYS.items() if (number := _role(file, key, tokens)) is not None
+        role: number
+        for role, key in _ROLE_KEYS.items()
+        if (number := _role(file, key, tokens, defaults.get(role))) is not None
     }
     ids = {token: number for number, token in enumerate(tokens) if token and types[number] != UNUSED}
     if len(ids) != sum(bool(token) and kind != UNUSED for token, kind in zip(tokens, types, strict=True)):
@@ -125,10 +140,13 @@ def tokenizer_of(file: GgufFile) -> GgufTokenizer:
         types[number] = CONTROL
     whole, pre = file.get("tokenizer.huggingface.json", str), None
     if whole is None:
-        pre, rules = _pre_tokenizer(file)
+        if _is_sentencepiece(file):
+            rules, merges = rules_of(file), merges_of(file, ids, types)
+        else:
+            (pre, rules), merges = _pre_tokenizer(file), _merges(file)
         adds_bos = file.get("tokenizer.ggml.add_bos_token", bool, rules.adds_bos) and "bos" in roles
         begin = roles["bos"] if adds_bos else None
-        text = _rebuilt(file, ids, types, rules, begin)
+        text = _rebuilt(ids, types, rules, merges, begin)
     else:
         adds_bos, text = file.get("tokenizer.ggml.add_bos_token", bool, False), whole
     _require_usable(file, text, ids)
@@ -149,23 +167,28 @@ def _types(file: GgufFile, count: int) -> list[int]:
     if stored is None:
         return [NORMAL] * count
     types: list[int] = stored.tolist()
-    if len(types) != count or not set(types) <= {NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED}:
-        raise file.damaged("tokenizer.ggml.token_type does not fit the tokens of a byte-level BPE")
+    known = {NORMAL, UNUSED, *_ADDED} | ({BYTE} if _is_sentencepiece(file) else set())
+    if len(types) != count or not set(types) <= known:
+        raise file.damaged("tokenizer.ggml.token_type does not fit its tokens")
     return types
 
 
-def _role(file: GgufFile, key: str, tokens: list[str]) -> int | None:
+def _is_sentencepiece(file: GgufFile) -> bool:
+    return bool(file.get("tokenizer.ggml.model", str) == SENTENCEPIECE)
+
+
+def _role(file: GgufFile, key: str, tokens: list[str], default: int | None) -> int | None:
     """Return the id of a special token; None where the file has none in its vocabulary, as llama.cpp reads it."""
-    number: int | None = file.get(f"tokenizer.ggml.{key}", int)
+    number: int | None = file.get(f"tokenizer.ggml.{key}", int, default)
     return number if number is not None and 0 <= number < len(tokens) and tokens[number] else None
 
 
 def _pre_tokenizer(file: GgufFile) -> tuple[str, PreTokenizer]:
     model = file.get("tokenizer.ggml.model", str)
-    if model != "gpt2":
+    if model != BYTE_LEVEL:
         raise InputError(
-            f"{file.path} has a tokenizer of the kind {shown(repr(model))}: only 'gpt2' (byte-level BPE) can be read; "
-            "use the original folder of the model"
+            f"{file.path} has a tokenizer of the kind {shown(repr(model))}: only 'gpt2' (byte-level BPE) and 'llama' "
+            "(SentencePiece) can be read; use the original folder of the model"
         )
     pre = file.get("tokenizer.ggml.pre", str)
     if pre not in PRE_TOKENIZERS:
@@ -176,8 +199,23 @@ def _pre_tokenizer(file: GgufFile) -> tuple[str, PreTokenizer]:
     return pre, PRE_TOKENIZERS[pre]
 
 
+def _merges(file: GgufFile) -> list[tuple[str, str]]:
+    """Return the merges that the file lists."""
+    merges = []
+    for merge in _texts(file, "tokenizer.ggml.merges"):
+        split = merge.find(" ", 1)
+        if split < 0:
+            raise file.damaged(f"{shown(repr(merge))} is not a merge of two tokens")
+        merges.append((merge[:split], merge[split + 1 :]))
+    return merges
+
+
 def _rebuilt(
-    file: GgufFile, ids: dict[str, int], types: list[int], rules: PreTokenizer, begin: int | None
+    ids: dict[str, int],
+    types: list[int],
+    rules: PreTokenizer,
+    merges: list[tuple[str, str]],
+    begin: int | None,
 ) -> str:
     """Return the text of a tokenizer.json.
 
@@ -185,12 +223,6 @@ def _rebuilt(
         ids: the id of each token in use.
         begin: id of the token that begins a text, or None.
     """
-    merges = []
-    for merge in _texts(file, "tokenizer.ggml.merges"):
-        split = merge.find(" ", 1)
-        if split < 0:
-            raise file.damaged(f"{shown(repr(merge))} is not a merge of two tokens")
-        merges.append((merge[:split], merge[split + 1 :]))
     added = [
         {
             "id": number,
@@ -202,7 +234,7 @@ def _rebuilt(
             "special": types[number] != USER_DEFINED,
         }
         for token, number in ids.items()
-        if types[number] != NORMAL
+        if types[number] in _ADDED
     ]
     outside, token_of = _outside_vocabulary(ids, types), {number: token for token, number in ids.items()}
     content = {
@@ -213,7 +245,7 @@ def _rebuilt(
         "normalizer": rules.normalizer,
         "pre_tokenizer": rules.splitter,
         "post_processor": None if begin is None else begins_with(token_of[begin], begin),
-        "decoder": _DECODER,
+        "decoder": rules.decoder,
         "model": {
             "type": "BPE",
             "dropout": None,
@@ -221,7 +253,7 @@ def _rebuilt(
             "continuing_subword_prefix": None,
             "end_of_word_suffix": None,
             "fuse_unk": False,
-            "byte_fallback": False,
+            "byte_fallback": rules.byte_fallback,
             "ignore_merges": rules.ignore_merges,
             "vocab": {token: number for token, number in ids.items() if number not in outside},
             "merges": merges,
@@ -239,7 +271,7 @@ def _outside_vocabulary(ids: dict[str, int], types: list[int]) -> range:
     if len(ids) != max(ids.values()) + 1:
         return range(0)
     begin = len(ids)
-    while begin and types[begin - 1] != NORMAL:
+    while begin and types[begin - 1] in _ADDED:
         begin -= 1
     return range(begin, len(ids))
 

@@ -58,6 +58,7 @@ class PlannedTensor:
         dtype: safetensors' name of the number format in which it is stored.
         paired_heads: number of heads whose rows the file interleaves; None where it does not.
         transposed: whether the file holds the transpose.
+        centered: whether the numbers are those of the file minus one: GGUF stores what a norm multiplies by.
     """
 
     name: str
@@ -66,6 +67,7 @@ class PlannedTensor:
     source: GgufTensor
     paired_heads: int | None
     transposed: bool
+    centered: bool
 
     @property
     def size(self) -> int:
@@ -107,8 +109,13 @@ def plan_weights(file: GgufFile, config: ModelConfig) -> list[PlannedTensor]:
         heads = next(
             (getattr(config, field) for end, field in form.paired.items() if module.endswith(end)), None
         )
+        centered = config.zero_centered_norm and len(shape) == 1
+        if centered and source.kind != "F32":
+            raise InputError(
+                f"{file.path}: the norm {source_name} has {source.kind} numbers: only F32 can be read"
+            )
         dtype = source.kind if source.kind in PLAIN else "F32"
-        planned.append(PlannedTensor(name, shape, dtype, source, heads, transposed))
+        planned.append(PlannedTensor(name, shape, dtype, source, heads, transposed, centered))
     if unexpected := [name for name in file.tensors if name not in used]:
         raise InputError(
             f"{file.path} has the tensor {shown(unexpected[0])}, which a {family.name} network does not have"
@@ -153,6 +160,8 @@ def pieces(file: GgufFile, tensor: PlannedTensor) -> Iterator[NDArray[Any]]:
     order = None if tensor.paired_heads is None else _unpaired(tensor.source.shape[0], tensor.paired_heads)
     if len(tensor.shape) == 1:  # one row, whose numbers are in the order of a matrix's rows
         numbers = _numbers(rows, kind)[0]
+        if tensor.centered:
+            numbers = numbers - np.float32(1)
         yield numbers if order is None else numbers[order]
         return
     step = max(1, PIECE_NUMBERS // tensor.source.shape[-1])

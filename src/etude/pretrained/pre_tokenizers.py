@@ -7,7 +7,7 @@ apostrophe. `tests/pretrained` compares all three.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from etude.data.tokens.patterns import PATTERNS
@@ -19,6 +19,7 @@ _BYTES: dict[str, Any] = {
     "use_regex": False,
 }
 _GPT2_WORDS = _BYTES | {"use_regex": True}
+_FROM_BYTES = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True}
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,15 +27,17 @@ class PreTokenizer:
     """The parts of a tokenizer.json that a name stands for.
 
     Attributes:
-        splitter: its ``pre_tokenizer``.
-        normalizer: its ``normalizer``.
+        splitter, normalizer, decoder: its ``pre_tokenizer``, ``normalizer`` and ``decoder``.
         ignore_merges: whether a word that is a token is encoded as that token, whatever the merges.
+        byte_fallback: whether a character that is no token becomes its bytes.
         adds_bos: whether a text begins with the bos token where the file does not specify it.
     """
 
-    splitter: dict[str, Any]
+    splitter: dict[str, Any] | None
     normalizer: dict[str, Any] | None = None
+    decoder: dict[str, Any] = field(default_factory=lambda: _FROM_BYTES)
     ignore_merges: bool = False
+    byte_fallback: bool = False
     adds_bos: bool = False
 
 

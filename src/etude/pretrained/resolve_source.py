@@ -82,7 +82,7 @@ def _at_step(path: Path) -> Path:
     run = path.with_name(name) if name else path.parent
     folders = {step_of(folder): folder for folder in list_checkpoints(run / "checkpoints")}
     if not folders and (history := PublishedHistory.at(run)):
-        folders = dict(history.checkpoints)
+        folders = {**history.checkpoints, **history.skipped}  # what is not read is refused with its reason
     if not folders:
         find_checkpoint(run)  # reports what is wrong with it
     return checkpoint_of_step(run, step, folders)

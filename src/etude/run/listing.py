@@ -48,6 +48,7 @@ class HistoryLine:
     Attributes:
         first, last: the least and the greatest step.
         duplicates: a line for each version with the weights of an earlier one.
+        skipped: a line for each version that is not read.
         problem: why it cannot be read; "" if it can.
     """
 
@@ -56,6 +57,7 @@ class HistoryLine:
     first: int = 0
     last: int = 0
     duplicates: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
     problem: str = ""
 
 
@@ -86,7 +88,8 @@ def _history_line(path: Path) -> HistoryLine:
         same = tuple(history.same_weights(step, earlier) for step, earlier in history.duplicates.items())
     except InputError as error:
         return HistoryLine(name, problem=str(error))
-    return HistoryLine(name, len(history.checkpoints), min(history.checkpoints), history.last, same)
+    skipped = tuple(history.skipped_lines)
+    return HistoryLine(name, len(history.checkpoints), min(history.checkpoints), history.last, same, skipped)
 
 
 def list_runs(folder: Path, most_bytes: int | None = None) -> list[RunLine]:

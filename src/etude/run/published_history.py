@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from etude.errors import InputError
 from etude.files import read_json
 from etude.messages import command
 from etude.run.folder import is_run
+from etude.run.weight_files import only_pickles
 from etude.run.weights_hash import known_weights_hash, sampled_hash
 from etude.untrusted import readable, shown
 
@@ -37,17 +38,23 @@ _SHAPES = re.compile(
 
 @dataclass(frozen=True)
 class PublishedHistory:
-    """The saved versions of a model. checkpoints: their folders by step, in the order of steps."""
+    """The saved versions of a model.
+
+    Attributes:
+        checkpoints: their folders by step, in the order of steps.
+        skipped: the folders of versions that are not read, since their weights are pickles alone.
+    """
 
     path: Path
     checkpoints: Mapping[int, Path]
+    skipped: Mapping[int, Path] = field(default_factory=dict)
 
     @classmethod
     def at(cls, path: Path) -> PublishedHistory | None:
         """Return the history in the folder ``path``; None if it holds none, or is a run or in one.
 
         Raises:
-            InputError: two folders have one step, or the versions differ in architecture.
+            InputError: two folders have one step, the versions differ in architecture, or all have pickles alone.
             Unreadable: this account may not read the folder.
         """
         if not path.is_dir() or is_run(path) or is_run(path.resolve().parent):
@@ -67,8 +74,11 @@ class PublishedHistory:
             found[step] = path / name
         if not found:
             return None
-        _require_one_architecture(found)
-        return cls(path, dict(sorted(found.items())))
+        read = {step: folder for step, folder in sorted(found.items()) if not only_pickles(folder)}
+        if not read:
+            raise InputError(f"no version in {path} can be read: {only_pickles(found[max(found)])}")
+        _require_one_architecture(read)
+        return cls(path, read, {step: found[step] for step in sorted(found.keys() - read.keys())})
 
     @property
     def name(self) -> str:
@@ -84,8 +94,10 @@ class PublishedHistory:
         """Return the model folder of a version.
 
         Raises:
-            InputError: there is none of that step; the message names the nearest.
+            InputError: there is none of that step, and the message names the nearest; or it is not read.
         """
+        if step in self.skipped:
+            raise InputError(only_pickles(self.skipped[step]))
         if step not in self.checkpoints:
             nearest = min(self.checkpoints, key=lambda known: abs(known - step))
             raise InputError(f"{self.name} has no version of step {step}: the nearest is step {nearest}")
@@ -137,9 +149,14 @@ class PublishedHistory:
 
     @property
     def notes(self) -> list[str]:
-        """What the reader should know: that Etude did not record it, and which versions are the same."""
+        """What the reader should know: that Etude did not record it, and which versions are skipped or the same."""
         same = [self.same_weights(step, earlier) for step, earlier in self.duplicates.items()]
-        return [f"{self.path}: {NOT_RECORDED}", *same]
+        return [f"{self.path}: {NOT_RECORDED}", *self.skipped_lines, *same]
+
+    @property
+    def skipped_lines(self) -> list[str]:
+        """A line for each version that is not read, with the reason."""
+        return [f"step {step} is skipped: {only_pickles(folder)}" for step, folder in self.skipped.items()]
 
     @property
     def refusal(self) -> str:
@@ -184,7 +201,7 @@ def tokenizer_folder(folder: Path) -> Path:
     if (parent / TOKENIZER).is_file():
         return parent
     history = PublishedHistory.at(parent)
-    others = reversed(list(history.checkpoints.values())) if history else []
+    others = [*history.skipped.values(), *history.checkpoints.values()][::-1] if history else []
     return next((other for other in others if (other / TOKENIZER).is_file()), folder)
 
 

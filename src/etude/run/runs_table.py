@@ -15,7 +15,7 @@ from etude.run.listing import HistoryLine, RunLine, list_histories, list_runs
 from etude.untrusted import shown
 
 HEADINGS = ("run", "state", "steps", "bits per byte", "passed", "model", "text", "changed")
-OF_HISTORIES = ("not recorded by Etude (read only)", "versions", "steps", "the same weights")
+OF_HISTORIES = ("not recorded by Etude (read only)", "versions", "steps", "the same weights, or skipped")
 
 
 def print_runs(folder: Path) -> None:
@@ -50,7 +50,8 @@ def _table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
 def _cells_of_history(line: HistoryLine) -> tuple[str, ...]:
     if line.problem:
         return line.name, "damaged", "", line.problem
-    return line.name, str(line.num_versions), f"{line.first} to {line.last}", "; ".join(line.duplicates)
+    notes = "; ".join((*line.duplicates, *line.skipped))
+    return line.name, str(line.num_versions), f"{line.first} to {line.last}", notes
 
 
 def _cells(line: RunLine) -> tuple[str, ...]:

@@ -30,12 +30,8 @@ def weight_files(folder: Path) -> list[Path]:
         return [folder / WEIGHTS]
     index = folder / WEIGHTS_INDEX
     if not index.is_file():
-        pickled = [name for name in _PICKLED if (folder / name).is_file()]
-        if pickled:
-            raise InputError(
-                f"{folder / pickled[0]} is a pickle, which may run code when it is read: "
-                f"save the model again with safetensors"
-            )
+        if reason := only_pickles(folder):
+            raise InputError(reason)
         raise InputError(f"{folder} holds no {WEIGHTS}: give a model folder, or restore the file")
     content = read_json(index)
     table = content.get("weight_map") if isinstance(content, dict) else None
@@ -52,6 +48,19 @@ def weight_files(folder: Path) -> list[Path]:
             raise InputError(f"{folder / name} is missing, though {index.name} names it: restore the file")
         files.append(folder / name)
     return files
+
+
+def only_pickles(folder: Path) -> str:
+    """Return why the weights of a model folder are not read, in one line, if they are pickles alone; else ""."""
+    if (folder / WEIGHTS).is_file() or (folder / WEIGHTS_INDEX).is_file() or is_adapted(folder):
+        return ""
+    pickled = next((name for name in _PICKLED if (folder / name).is_file()), None)
+    if pickled is None:
+        return ""
+    return (
+        f"{folder / pickled} is a pickle, which may run code when it is read: "
+        "save the model again with safetensors"
+    )
 
 
 def is_adapted(folder: Path) -> bool:

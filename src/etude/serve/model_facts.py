@@ -74,7 +74,8 @@ def facts_of_published(name: str, path: Path) -> RunFacts:
     facts["state"], facts["checkpoints"] = "history", list(history.checkpoints)
     facts["first_step"], facts["step"] = min(history.checkpoints), history.last
     facts["last_step"] = history.last
-    facts["history"] = {"note": NOT_RECORDED, "evaluate": command("eval", path, "--steps", "all")}
+    note = "; ".join((NOT_RECORDED, *history.skipped_lines))
+    facts["history"] = {"note": note, "evaluate": command("eval", path, "--steps", "all")}
     return facts
 
 

@@ -26,6 +26,11 @@ def read_backend(path: Path) -> str:
     try:
         return read_plain(path, MAX_JSON_BYTES).decode("utf-8")
     except FileNotFoundError:
+        if path.with_name("tokenizer.model").is_file():
+            raise InputError(
+                f"{path.parent} has a tokenizer.model and no {path.name}: write it once, with transformers and "
+                f"sentencepiece: AutoTokenizer.from_pretrained({str(path.parent)!r}).save_pretrained(...)"
+            ) from None
         raise InputError(
             f"{path} is missing: put the tokenizer.json that belongs there back, or name another"
         ) from None

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from etude.errors import InputError
 from etude.model.families.contract import Family, State
+from etude.model.families.gguf_form import ROPE_KEYS, GgufForm
 from etude.model.families.hugging_face import (
     every_nth,
     is_number,
@@ -21,6 +22,7 @@ from etude.model.families.hugging_face import (
     rope_config_from_hf,
     rope_config_to_hf,
     rope_parameters,
+    width_and_heads,
 )
 from etude.model.families.llama import GATED_REASON
 from etude.model.families.sizes import gated_inner_size, require_heads_divide_width, transformer_sizes
@@ -33,6 +35,7 @@ PATTERN = 6
 """Every sixth layer sees all positions."""
 LONGEST_WINDOW = 512
 """Positions that a sliding layer of a new network sees at most, as in Gemma 3 1B."""
+LAYERS_OF_27B = 62
 FULL, SLIDING = "full_attention", "sliding_attention"
 _DEFAULTS = {
     "num_key_value_heads": 4,
@@ -152,6 +155,14 @@ def sizes(dims: Mapping[str, Any], inner_size: int) -> dict[str, Any]:
     }
 
 
+def query_scale(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `query_pre_attn_scalar`: the size of a head; width / heads for Gemma 3 27B, known by its layers."""
+    if values["num_hidden_layers"] != LAYERS_OF_27B:
+        return {"query_pre_attn_scalar": values["head_dim"]}
+    width, heads = width_and_heads(values, "hidden_size", "num_attention_heads")
+    return {"query_pre_attn_scalar": width // heads}
+
+
 FAMILY = Family(
     name="gemma3_text",
     architecture="Gemma3ForCausalLM",
@@ -178,4 +189,15 @@ FAMILY = Family(
     sizes=sizes,
     inner_size=gated_inner_size,
     inner_size_reason=GATED_REASON,
+    gguf=GgufForm(
+        architecture="gemma3",
+        keys={
+            **ROPE_KEYS,
+            "sliding_window": "attention.sliding_window",
+            "sliding_window_pattern": "attention.sliding_window_pattern",
+            "rope_local_base_freq": "rope.freq_base_swa",
+        },
+        optional=frozenset({"sliding_window_pattern", "rope_local_base_freq"}),
+        derived=query_scale,
+    ),
 )

@@ -5,8 +5,9 @@ Tensor names are not declared: the `gguf` package maps Hugging Face's names to G
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 ROPE_KEYS: Mapping[str, str] = {
     "max_position_embeddings": "context_length",
@@ -37,6 +38,7 @@ class GgufForm:
             interleaved, because llama.cpp rotates neighbours; the value is the `ModelConfig` field that counts the
             heads.
         transposed: the modules whose saved weights are (in, out); GGUF stores (out, in).
+        derived: returns fields of config.json that llama.cpp computes from those of `keys`.
     """
 
     architecture: str
@@ -45,3 +47,4 @@ class GgufForm:
     flags: Mapping[str, str] = field(default_factory=dict)
     paired: Mapping[str, str] = field(default_factory=dict)
     transposed: frozenset[str] = frozenset()
+    derived: Callable[[Mapping[str, Any]], dict[str, Any]] = lambda values: {}
