@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from rich.console import Console
 from safetensors.torch import load_file, save_file
@@ -16,6 +17,7 @@ from etude.config import Settings, load_settings, with_values
 from etude.data.conversations.conversation import SAMPLED
 from etude.data.tokens.coverage import IGNORE_INDEX
 from etude.data.tokens.packing import Pieces, num_trained, pieces_of
+from etude.data.tokens.rows import training_rows
 from etude.errors import InputError
 from etude.evaluate.tuning.report import tuning_report
 from etude.places import cache_folder
@@ -23,6 +25,7 @@ from etude.plan.plan import initial_state, make_objective
 from etude.pretrained.data_preview import preview_for
 from etude.run import RunFolder
 from etude.run.record import RunRecord
+from etude.train.spikes import sampled_shares
 from etude.watch.time_machine import TimeMachine
 from etude.workflow import jobs, replay
 from etude.workflow.prepare import make_plan
@@ -146,6 +149,18 @@ def test_samples_of_the_base_are_trained_on_and_kept_with_the_run(
     assert not any(SAMPLED in name for name in held_out)
     trained = [plan.data.corpus.name("train", n)[1] for n in range(plan.data.train.num_documents)]
     assert any(SAMPLED in name for name in trained)
+    share = sampled_shares(plan.data, plan.settings)
+    assert share is not None
+    rows = training_rows(plan.data.train, 96, 2, plan.settings.run.seed)
+    examples = plan.data.train.examples
+    assert examples is not None
+    counted = []
+    for step in range(6):
+        places = rows.target_places(step, 0, 2)
+        numbers = plan.data.train.document_numbers(places[examples.trained[places]])
+        counted.append(np.mean([SAMPLED in trained[number] for number in numbers]))
+    assert [share(step) for step in range(1, 7)] == pytest.approx(counted)
+    assert len(set(counted)) > 1
     shutil.rmtree(cache_folder())  # the run does not need it
     assert jobs.resume(run.path, console).reason == "finished"
     whole = jobs.grow(replaying, console).run

@@ -90,17 +90,18 @@ def rate_too_high(run: Evidence) -> Verdict:
     losses = run.steps.column("loss")
     if len(losses) < BLOCKS:
         return RATE_TOO_HIGH.not_judged(f"only {len(losses)} steps are in the record")
-    start = run.untrained_loss
-    highest, where = max(
-        (float(np.median(part)), int(part_at)) for part, part_at in zip(*_blocks(losses), strict=True)
-    )
+    parts = [(float(np.median(part)), at) for part, at in zip(*_blocks(losses), strict=True)]
+    start, (highest, where) = run.untrained_loss, max(parts)
+    if run.settings.data.replay:  # of held-out answers, while steps train samples of the base as well
+        start = max(start, parts[0][0])
     if highest > (1 + RISE) * start:
         return RATE_TOO_HIGH.problem(
             f"Around step {run.steps[where].step:,} the training loss was {highest:.3f} nats, above the {start:.3f} "
             "of the untrained network.",
             run.lower_rates(4),
         )
-    jumps = [run.steps[index].step for index in spikes(losses.tolist())]
+    steps, comparable = run.comparable
+    jumps = [steps[index].step for index in spikes(comparable)]
     clipped = np.mean(run.steps.column("grad_norm") > run.settings.train.max_grad_norm)
     if jumps:
         text = (

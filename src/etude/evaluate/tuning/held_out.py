@@ -8,9 +8,8 @@ import re
 import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from pathlib import PurePath
 
-from etude.data.conversations.conversation import SAMPLED, Example
+from etude.data.conversations.conversation import Example, is_sampled
 from etude.data.corpus.corpus import Corpus
 
 _FINAL = re.compile("[\\s.!?,;:\u2026\u3002\uff01\uff1f]+\\Z")
@@ -73,7 +72,7 @@ def training_questions(corpus: Corpus) -> Iterator[Question]:
     return _questions(
         document
         for number, document in documents
-        if not PurePath(corpus.name("train", number)[1]).name.startswith(SAMPLED)
+        if not is_sampled(corpus.name("train", number)[1])
     )
 
 
