@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from test_base import published, settings
 from test_pretrain import comparable, stop_after
 
-from etude.config import Settings, load_settings, with_values
+from etude.config import Settings, load_settings, to_toml, with_values
 from etude.data.conversations.conversation import SAMPLED
 from etude.data.tokens.coverage import IGNORE_INDEX
 from etude.data.tokens.packing import Pieces, num_trained, pieces_of
@@ -32,6 +32,7 @@ from etude.workflow.prepare import make_plan
 
 __all__ = ["published", "settings"]
 NAMES = ["Ada", "Ben", "Cleo", "Dan", "Eve", "Finn", "Gus", "Hana", "Ivo", "Jana", "Kim", "Lea"]
+PLAIN = {"data.sources": ("builtin:primer",), "data.max_bytes": 9000}
 THINGS = ["kite", "drum", "map", "lamp", "coat", "ring"]
 
 
@@ -188,12 +189,14 @@ def places_of(pieces: Pieces) -> set[int]:
     ("values", "message"),
     [
         ({"train.beta": 0.2}, "--beta is for pairs of answers"),
+        ({"train.beta": 0.1}, "--beta is for pairs of answers"),
         ({"train.lora_alpha": 8.0}, "this run has none: add --lora"),
         ({"train.lora_targets": ("q_proj",)}, "this run has none: add --lora"),
-        (
-            {"data.sources": ("builtin:primer",), "data.max_bytes": 9000, "data.mask": "last"},
-            "this is plain text",
-        ),
+        ({"train.lora_dropout": 0.0}, "this run has none: add --lora"),
+        ({"train.patience": 3}, "train.patience is for --stop-early"),
+        ({"train.answer_separator": "="}, "is for --set train.objective=answer-only"),
+        ({**PLAIN, "data.mask": "last"}, "this is plain text"),
+        ({**PLAIN, "data.mask": "assistant"}, "this is plain text"),
     ],
 )
 def test_a_setting_without_an_effect_is_refused(
@@ -202,6 +205,18 @@ def test_a_setting_without_an_effect_is_refused(
     named = {"data.sources": (str(conversations),), "data.validation_fraction": 0.3, "train.context": 96}
     with pytest.raises(InputError, match=message):
         make_plan(with_values(settings, named | values), console)
+
+
+def test_a_file_of_a_run_names_every_setting(
+    settings: Settings, conversations: Path, tmp_path: Path, console: Console
+) -> None:
+    named = {"data.sources": (str(conversations),), "data.validation_fraction": 0.3, "train.context": 96}
+    file = tmp_path / "run.toml"
+    file.write_text(to_toml(with_values(settings, named)))
+    make_plan(load_settings(file), console)
+    for typed in ("train.beta=0.1", "train.patience=3"):
+        with pytest.raises(InputError, match="omit it"):
+            make_plan(load_settings(file, [typed]), console)
 
 
 def test_only_what_fits_into_a_row_counts(

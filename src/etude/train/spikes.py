@@ -1,8 +1,8 @@
 """Detect spikes of the training loss, by comparing each loss with those of the steps before it.
 
 A step of a tuning may train samples of its base beside the answers (``data.replay``). Their loss is another than that
-of answers, and their share of the trained tokens changes from step to step. Losses are compared as they would be with
-equal shares: the loss of a step is linear in its share, and the slope is that of the steps before.
+of answers, and varies more, and their share of the trained tokens changes from step to step. So a loss is compared with
+those of steps with nearly the same share, moved along the line of losses over shares.
 """
 
 from __future__ import annotations
@@ -24,6 +24,10 @@ DEVIATIONS, SHARE = 8.0, 0.05
 """A spike exceeds the median by this many standard deviations, and by this fraction of the median."""
 _NORMAL = 1.4826
 """Ratio of standard deviation to median absolute deviation in a normal distribution."""
+MEMORY = 4 * WINDOW
+"""Earlier steps among which those with nearly the same share of samples are found."""
+NEARLY = 0.1
+"""Largest difference of two shares that are nearly the same."""
 Shares = Callable[[int], float]
 """Returns the share of a step's trained tokens that its base model wrote."""
 
@@ -41,65 +45,41 @@ class LossWatch:
 
     def __init__(self, before: Iterable[tuple[int, float]] = (), shares: Shares | None = None) -> None:
         self._share_of = shares or (lambda step: 0.0)
-        self._losses: deque[float] = deque(maxlen=WINDOW)
-        self._shares: deque[float] = deque(maxlen=WINDOW)
-        for step, loss in before:
-            self._add(loss, self._share_of(step))
+        memory = WINDOW if shares is None else MEMORY
+        self._before = deque(((loss, self._share_of(step)) for step, loss in before), maxlen=memory)
 
     def spike(self, step: int, loss: float) -> float | None:
-        """Add the loss of the next step. Returns the usual loss, the median of those before, if it is a spike.
+        """Add the loss of the next step. Returns the usual loss, a median of those before, if it is a spike, else None.
 
-        None for another loss, and for one whose share of samples is outside the range of those before.
+        A loss is no spike where too few steps before had nearly the same share of samples.
         """
         share = self._share_of(step)
-        slope = slope_at(share, self._losses, self._shares)
-        before = [own - (slope or 0.0) * (of_own - share) for own, of_own in self._pairs()]
-        self._add(loss, share)
-        if len(before) < FEWEST or slope is None:
+        near = [pair for pair in self._before if abs(pair[1] - share) <= NEARLY][-WINDOW:]
+        slope = slope_of(list(self._before)[-WINDOW:]) if len(near) >= FEWEST else 0.0
+        self._before.append((loss, share))
+        if len(near) < FEWEST:
             return None
+        before = [own + slope * (share - other) for own, other in near]
         usual = median(before)
         deviation = _NORMAL * median(abs(value - usual) for value in before)
         return usual if loss > usual + max(DEVIATIONS * deviation, SHARE * usual) else None
 
-    def _pairs(self) -> Iterable[tuple[float, float]]:
-        return zip(self._losses, self._shares, strict=True)
 
-    def _add(self, loss: float, share: float) -> None:
-        self._losses.append(loss)
-        self._shares.append(share)
-
-
-def slope_at(share: float, losses: Sequence[float], shares: Sequence[float]) -> float | None:
-    """Return by how much the loss rises with the share, from earlier steps; None for a share outside their range.
+def slope_of(steps: Sequence[tuple[float, float]]) -> float:
+    """Return by how much the loss rises with the share, of (loss, share) of steps; 0 where all shares are equal.
 
     It is the weighted median of the slopes between all pairs of steps, each with the difference of its shares as its
     weight (Theil 1950, Sen 1968, Jaeckel 1972): spikes hardly change it.
     """
-    low, high = min(shares, default=share), max(shares, default=share)
-    if not low <= share <= high:
-        return None
-    if low == high:
+    losses, shares = np.array(steps).T
+    if (shares == shares[0]).all():
         return 0.0
     first, second = np.triu_indices(len(shares), 1)
-    runs = np.subtract.outer(np.array(shares), np.array(shares))[first, second]
-    rises = np.subtract.outer(np.array(losses), np.array(losses))[first, second]
+    rises, runs = losses[first] - losses[second], shares[first] - shares[second]
     slopes, weights = rises[runs != 0] / runs[runs != 0], np.abs(runs[runs != 0])
     order = np.argsort(slopes)
     summed = np.cumsum(weights[order])
     return float(slopes[order][np.searchsorted(summed, summed[-1] / 2)])
-
-
-def at_equal_shares(losses: Sequence[float], shares: Sequence[float]) -> list[float]:
-    """Return losses as they would be with the median share; NaN where the share is outside the range of those before.
-
-    The first :data:`FEWEST` losses get the slope of all of them.
-    """
-    middle, moved = median(shares), []
-    for at, (loss, share) in enumerate(zip(losses, shares, strict=True)):
-        window = slice(max(0, at - WINDOW), max(at, FEWEST))
-        slope = slope_at(share, losses[window], shares[window])
-        moved.append(np.nan if slope is None else loss + slope * (middle - share))
-    return moved
 
 
 def sampled_shares(data: PreparedData, settings: Resolved) -> Shares | None:

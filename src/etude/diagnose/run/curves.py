@@ -24,6 +24,7 @@ from etude.diagnose.run.evidence import Evidence
 from etude.diagnose.run.verdict import Rule, Verdict
 from etude.plan.base_values import dial_rates
 from etude.train.rules import rule_named
+from etude.train.spikes import LossWatch
 
 Float64 = npt.NDArray[np.float64]
 
@@ -100,8 +101,7 @@ def rate_too_high(run: Evidence) -> Verdict:
             "of the untrained network.",
             run.lower_rates(4),
         )
-    steps, comparable = run.comparable
-    jumps = [steps[index].step for index in spikes(comparable)]
+    jumps = _jumps(run)
     clipped = np.mean(run.steps.column("grad_norm") > run.settings.train.max_grad_norm)
     if jumps:
         text = (
@@ -199,6 +199,20 @@ def spikes(losses: Sequence[float]) -> list[int]:
             oldest = before.popleft()
             total, squares = total - oldest, squares - oldest * oldest
     return indices
+
+
+def _jumps(run: Evidence) -> list[int]:
+    """Return the steps at which the loss jumped.
+
+    In a run that trains samples of its base beside the answers, single steps are compared as in training
+    (:mod:`etude.train.spikes`); nothing is known of them where the text of the run is gone.
+    """
+    if not run.settings.data.replay:
+        return [run.steps[index].step for index in spikes(run.steps.column("loss").tolist())]
+    watch = LossWatch(shares=run.shares)
+    return [
+        event.step for event in run.steps if run.shares and watch.spike(event.step, event.loss) is not None
+    ]
 
 
 def _blocks(losses: Float64) -> tuple[list[Float64], list[int]]:

@@ -22,7 +22,7 @@ from etude.messages import command
 from etude.model.config import ModelConfig
 from etude.run.events import EvalEvent
 from etude.run.history import RunHistory, Steps
-from etude.train.spikes import Shares, at_equal_shares
+from etude.train.spikes import Shares
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,9 @@ class Evidence:
     losses: LossSpread | Absent
     overlap: Overlap | Absent
     seconds_per_batch: float | Absent  # to make a batch
-    shares: Shares | None = None  # of samples of the base in the trained tokens of each step, where they are known
+    shares: Shares | None = (
+        None  # of samples of the base in the trained tokens of each step, where they are known
+    )
 
     @property
     def num_steps(self) -> int:
@@ -76,22 +78,6 @@ class Evidence:
     def steps(self) -> Steps:
         """The steps with a finite loss."""
         return self.history.steps.where(np.isfinite(self.history.steps.column("loss")))
-
-    @cached_property
-    def comparable(self) -> tuple[Steps, list[float]]:
-        """Steps whose losses can be compared, and these losses: as they would be with equal shares of samples.
-
-        In a run that trains samples of its base, steps with an unusual share of them are not among them, and none is
-        where the shares are not known.
-        """
-        losses = self.steps.column("loss").tolist()
-        if not self.settings.data.replay:
-            return self.steps, losses
-        if self.shares is None:
-            return self.steps[:0], []
-        moved = np.array(at_equal_shares(losses, [self.shares(event.step) for event in self.steps]))
-        known = np.isfinite(moved)
-        return self.steps.where(known), moved[known].tolist()
 
     @cached_property
     def evals(self) -> list[EvalEvent]:
