@@ -24,20 +24,22 @@ import re
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from etude.data.conversations.conversation import Example, Message
 from etude.data.conversations.encode import encode_prompt
 from etude.evaluate.statistics import Estimate, proportion
-from etude.evaluate.tuning.examined import ExaminedTuning
+from etude.evaluate.tuning.asking import Respondent
+from etude.evaluate.tuning.examined import ExaminedTuning, details_folder
 from etude.evaluate.tuning.held_out import Question, question_of, squeezed, training_questions
 from etude.evaluate.tuning.paired_tests import sign_test
 from etude.evaluate.tuning.prompting import TrainingAnswers, prompted, training_answers
 from etude.generate.chat_prompt import Chatter
 from etude.generate.engine import generate
 from etude.generate.sampling import SamplingSettings
-from etude.pretrained.load_model import load_trained
 from etude.run.checkpoints import list_checkpoints, step_of
 from harness import markdown_table, put_block, write_result
 from tuning_data import LONGEST, SHORTEST, SPEECHES_HELD_OUT, SPEECHES_TRAINED, speeches_with_next
@@ -47,7 +49,7 @@ AUTHOR, BASE, OTHERS = "the author", "the base", "other people"
 GRAM, CHARS, SMOOTHING = 4, 160, 0.5
 """Characters of an n-gram, characters of a text that count, and what is added to every count."""
 FITTED, TESTED = 150, 60
-"""Passages of each writer that the classifier is fitted on, and on which it is tested."""
+"""Passages of each writer that the classifier is fitted on, and on which it is tested; as many questions."""
 COPIED_WORDS = 6
 ROWS, NEW_TOKENS = 12, 56
 """Answers that are written together, and tokens of each; as many characters as count, or a little more."""
@@ -121,28 +123,38 @@ class Writers:
 
     def __init__(self, run: Path, questions: Sequence[Question], threads: int) -> None:
         self.tuning = ExaminedTuning.of(run)
-        self.questions, self.threads = questions, threads
+        self.questions = questions
+        self.respondent = partial(Respondent, within=details_folder(run) / "parts", threads=threads)
         self.training: TrainingAnswers = training_answers(questions, training_questions(self.tuning.corpus))
         self.newest = list_checkpoints(run / "checkpoints")[-1]
 
     def answers(self, model: Path, examples: int = 0, asked: Sequence[Question] | None = None) -> list[str]:
-        """Return an answer to each question (those of the run unless others are ``asked``), after so many examples."""
-        trained = load_trained(model, self.threads)
-        chatter = Chatter.of(trained.tokenizer, trained.model.config.max_position_embeddings)
-        settings = SamplingSettings(temperature=0.8, top_p=0.95, max_new_tokens=NEW_TOKENS)
-        texts: list[str] = []
-        prompts = []
+        """Return an answer to each question (those of the run unless others are ``asked``), after so many examples.
+
+        Answers that are known from an earlier call are not written again.
+        """
+        respondent = self.respondent(model)
+        turns = []
         for at, question in enumerate(asked or self.questions):
             shots = self.training.similar[at][:examples] if examples else ()
-            turns = prompted(question, question.answer, shots).messages[:-1]
-            prompts.append(encode_prompt(list(turns), trained.tokenizer, chatter.template))
-        for first in range(0, len(prompts), ROWS):
-            block = prompts[first : first + ROWS]
-            written = generate(
-                trained.model, block, settings, stop_ids=chatter.stop_ids, seed=first, at_context_end="stop"
-            )
-            texts += [trained.tokenizer.decode(row.token_ids, skip_special_tokens=True) for row in written]
+            turns.append(prompted(question, question.answer, shots).messages[:-1])
+        texts: list[str] = []
+        for first in range(0, len(turns), ROWS):
+            block = turns[first : first + ROWS]
+            request = ["style", first, NEW_TOKENS, [[asdict(turn) for turn in before] for before in block]]
+            texts += respondent.saved(request, partial(_written, respondent, block, first))
         return texts
+
+
+def _written(respondent: Respondent, block: Sequence[Sequence[Message]], seed: int) -> list[str]:
+    trained = respondent.trained
+    chatter = Chatter.of(trained.tokenizer, trained.model.config.max_position_embeddings)
+    settings = SamplingSettings(temperature=0.8, top_p=0.95, max_new_tokens=NEW_TOKENS)
+    prompts = [encode_prompt(list(turns), trained.tokenizer, chatter.template) for turns in block]
+    written = generate(
+        trained.model, prompts, settings, stop_ids=chatter.stop_ids, seed=seed, at_context_end="stop"
+    )
+    return [trained.tokenizer.decode(row.token_ids, skip_special_tokens=True) for row in written]
 
 
 def asked(pairs: Sequence[tuple[str, str]]) -> list[Question]:
@@ -157,20 +169,22 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     pairs = speeches_with_next(arguments.plays)
     unseen = pairs[SPEECHES_TRAINED + SPEECHES_HELD_OUT :]
     random.Random(2).shuffle(unseen)
-    fitted, rest = unseen[:FITTED], unseen[FITTED:]
-    questions = asked(pairs[SPEECHES_TRAINED : SPEECHES_TRAINED + SPEECHES_HELD_OUT] + rest)[:TESTED]
+    fitted, rest = unseen[: arguments.fitted], unseen[arguments.fitted :]
+    questions = asked(pairs[SPEECHES_TRAINED : SPEECHES_TRAINED + SPEECHES_HELD_OUT] + rest)[
+        : arguments.tested
+    ]
     writers = Writers(arguments.run, questions, arguments.threads)
     base, others = writers.tuning.base.folder, passages_of(arguments.speeches)
     recogniser = Recogniser(
         {
             AUTHOR: [answer for _, answer in fitted],
-            OTHERS: others[:FITTED],
+            OTHERS: others[: arguments.fitted],
             BASE: writers.answers(base, asked=asked(fitted)),
         }
     )
     texts = {
         "the author": [question.answer for question in questions],
-        "other people": others[FITTED : FITTED + TESTED],
+        "other people": others[arguments.fitted :][: arguments.tested],
         "base": writers.answers(base),
         **{f"base, {count} examples": writers.answers(base, count) for count in arguments.examples},
         f"tuned, step {step_of(writers.newest):,}": writers.answers(writers.newest),
@@ -193,6 +207,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     ]
     return {
         "base": writers.tuning.base.source,
+        "fitted": len(fitted),
         "questions": len(questions),
         "rows": rows,
         "best_prompt": best,
@@ -225,6 +240,8 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("plays", type=Path)
     parser.add_argument("speeches", type=Path)
+    parser.add_argument("--fitted", type=int, default=FITTED, help="passages to fit the classifier on")
+    parser.add_argument("--tested", type=int, default=TESTED, help="questions")
     parser.add_argument("--examples", type=int, nargs="+", default=[2, 4])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--page", action="store_true", help="write the table into docs/tuning.md")
