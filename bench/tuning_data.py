@@ -43,15 +43,20 @@ def eras(folder: Path) -> Rows:
     return rows
 
 
-def replies(file: Path) -> Rows:
-    """Return speeches with the next one."""
+def speeches_with_next(file: Path) -> list[tuple[str, str]]:
+    """Return speeches of a play with the next one, of those that are neither short nor long."""
     blocks = [block.strip().partition("\n") for block in file.read_text(encoding="utf-8").split("\n\n")]
     speeches = [" ".join(text.split()) for name, _, text in blocks if name.endswith(":")]
-    pairs = [
+    return [
         pair
         for pair in itertools.pairwise(speeches)
         if all(SHORTEST <= len(speech) <= LONGEST for speech in pair)
     ]
+
+
+def replies(file: Path) -> Rows:
+    """Return speeches with the next one."""
+    pairs = speeches_with_next(file)
     end = SPEECHES_TRAINED + SPEECHES_HELD_OUT
     return {"train": pairs[:SPEECHES_TRAINED], "valid": pairs[SPEECHES_TRAINED:end]}
 

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from etude.evaluate.statistics import mean_difference, proportion
+from etude.evaluate.statistics import Estimate, mean_difference, proportion
+from etude.evaluate.tuning.classification import COMMONEST, NAIVE_BAYES
 from etude.evaluate.tuning.pair_report import PairsReport
 from etude.evaluate.tuning.pair_scores import PairScores
 from etude.evaluate.tuning.pair_verdict import pair_figures, pairs_verdict
 from etude.evaluate.tuning.paired_tests import ratio
-from etude.evaluate.tuning.summary import Figures, ProbeCost, TextCost, TuningReport
+from etude.evaluate.tuning.summary import Figures, KindFigures, ProbeCost, TextCost, TuningReport
 from etude.evaluate.tuning.verdict import Paired, Rise, verdict_of
 from etude.run import RunFolder
 
 
-def report(step: int, rise: float = 0.2, documents: int = 3, probes: bool = False) -> TuningReport:
-    """Return a report on a step: better than prompting, with a rise of bits per byte on source code."""
+def report(
+    step: int, rise: float = 0.2, documents: int = 3, probes: bool = False, labels: bool = False
+) -> TuningReport:
+    """Return a report on a step: better than prompting, with a rise of bits per byte on source code.
+
+    ``labels``: of a classification, whose questions are of two kinds.
+    """
     groups = [f"fact {number}" for number in range(8)]
     results = Paired((4.0,) * 8, (2,) * 8, (3.0,) * 8, (False,) * 8, (True,) * 8)
     right = Paired((1.0,) * 8, (2,) * 8, (3.0,) * 8, (True,) * 8, (True,) * 8)
@@ -30,10 +37,39 @@ def report(step: int, rise: float = 0.2, documents: int = 3, probes: bool = Fals
     )
     verdict = verdict_of(groups, results, results, right, [change])
     cost = TextCost("source code", "d", 15, 1.0, 1.0 + rise, change)
-    general = (induction(),) if probes else ()
     return TuningReport(
-        *(step, "smol", "h", "q", 8, 8, 8, 8, {}, systems, 2, (cost,), verdict, "fp32", 8), probes=general
+        **head(step, (cost,), probes),
+        short=8,
+        systems=systems,
+        best=2,
+        verdict=verdict,
+        decoding="fp32",
+        answers=8,
+        nulls=((COMMONEST, share(0.5)), (NAIVE_BAYES, share(0.75))) if labels else (),
+        kinds=tuple(KindFigures(name, 4, share(0.25), share(0.5), share(1)) for name in ("retell", "who"))
+        if labels
+        else (),
     )
+
+
+def share(right: float) -> Estimate:
+    """Return the share of right answers to four questions."""
+    return proportion([float(number < 4 * right) for number in range(4)])
+
+
+def head(step: int, texts: tuple[TextCost, ...] = (), probes: bool = False) -> dict[str, Any]:
+    """Return what every report has; without ``probes``, they were dropped for want of time."""
+    return {
+        "step": step,
+        "base": "smol",
+        "base_hash": "h",
+        "questions": "q",
+        **dict.fromkeys(("held_out", "asked", "groups"), 8),
+        "skipped": {},
+        "texts": texts,
+        "probes": (induction(),) if probes else (),
+        "probes_dropped": not probes,
+    }
 
 
 def induction() -> ProbeCost:
@@ -50,9 +86,7 @@ def report_on_pairs(step: int) -> PairsReport:
     base = PairScores(np.array([[-20.0 - n, -21.0 - n] for n in range(8)]), tokens)
     tuned = PairScores(base.nats + [-2.0, -9.0] + np.linspace(0, 0.1, 8)[:, None], tokens)
     figures = pair_figures("base", base, groups), pair_figures(f"tuned, step {step}", tuned, groups, base)
-    return PairsReport(
-        step, "smol", "h", "p", 8, 8, 8, {}, figures, (), pairs_verdict(groups, base, tuned, [])
-    )
+    return PairsReport(**head(step), models=figures, verdict=pairs_verdict(groups, base, tuned, []))
 
 
 def write(run: Path, *reports: TuningReport | PairsReport) -> None:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from etude.config import (
     Settings,
     get_value,
+    is_given,
     known_keys,
     load_settings,
     to_toml,
@@ -121,6 +122,18 @@ def test_the_error_about_a_settings_file_is_one_line(tmp_path: Path, content: by
         load_settings(file)
     with pytest.raises(InputError, match="no settings file"):
         load_settings(tmp_path / "absent.toml")
+
+
+def test_what_was_typed_is_given_whatever_its_value(tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text(to_toml(with_values(Settings(), {"train.patience": 5})))
+    settings = load_settings(file, ["train.beta=0.1"], {"data.mask": "last"})
+    typed = {key for key in known_keys() if is_given(settings, key)}
+    assert typed == {"train.patience", "train.beta", "data.mask"}
+    assert settings == with_values(Settings(), {"train.patience": 5, "data.mask": "last"})
+    later = with_values(settings, {"run.seed": 1337})
+    assert {key for key in known_keys() if is_given(later, key)} == typed | {"run.seed"}
+    assert not any(is_given(Settings(), key) for key in known_keys())
 
 
 def test_settings_are_frozen() -> None:

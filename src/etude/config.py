@@ -273,7 +273,7 @@ def load_settings(
         tree = read_toml(file)
         try:
             refuse_unknown(_flatten(tree), known_keys())
-            validated(tree)
+            tree = _without_defaults(tree)
         except InputError as error:
             raise InputError(f"{file}: {error}") from None
     typed = [parse_override(override, known_keys()) for override in overrides]
@@ -303,11 +303,20 @@ def validated(tree: Mapping[str, Any]) -> Settings:
 
 def with_values(settings: Settings, values: Mapping[str, Any]) -> Settings:
     """Return a copy of ``settings`` with the ``values`` of dotted keys replaced, validated again."""
-    tree = settings.model_dump()
+    tree = settings.model_dump(exclude_unset=True)
     for key, value in values.items():
         section, name = key.split(".")
-        tree[section][name] = value
+        tree.setdefault(section, {})[name] = value
     return validated(tree)
+
+
+def is_given(settings: Settings, key: str) -> bool:
+    """Return whether a setting was typed, whatever its value, or has another value than its default.
+
+    A file counts for its values that are not defaults: that of a run names every setting.
+    """
+    section, name = key.split(".")
+    return name in getattr(settings, section).model_fields_set
 
 
 def get_value(settings: Settings, key: str) -> Any:
@@ -319,6 +328,19 @@ def get_value(settings: Settings, key: str) -> Any:
 def to_toml(settings: Settings) -> str:
     """Return the settings as TOML, which :func:`load_settings` reads back unchanged."""
     return tomli_w.dumps(settings.model_dump(mode="json"))
+
+
+def _without_defaults(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the nested plain values that are not defaults, after validating them."""
+    settings, usual = validated(tree), Settings()
+    return {
+        section: {
+            name: value
+            for name, value in branch.items()
+            if get_value(settings, f"{section}.{name}") != get_value(usual, f"{section}.{name}")
+        }
+        for section, branch in tree.items()
+    }
 
 
 def _flatten(tree: Mapping[str, Any], prefix: str = "") -> list[str]:

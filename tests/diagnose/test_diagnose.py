@@ -43,6 +43,7 @@ from etude.run import RunFolder
 from etude.run.events import EvalEvent, LengthEvent
 from etude.run.ladder import Ladder, Rung
 from etude.run.record import RunRecord
+from mixed_losses import mixed
 
 
 @pytest.fixture(scope="module")
@@ -149,6 +150,27 @@ def test_spikes_of_the_loss_are_counted(healthy: Evidence) -> None:
     for index in (100, 120, 170):
         losses[index] += 3
     assert rate_too_high(with_losses(healthy, losses)).severity == "problem"
+
+
+def test_rows_of_samples_of_the_base_are_no_jumps(healthy: Evidence) -> None:
+    losses, shares = (values[200:400] for values in mixed(600, replay=0.03, rows=1))
+
+    def judged(losses: list[float], known: bool = True) -> str:
+        run = with_settings(with_losses(healthy, losses), data__replay=0.03)
+        share_of = (lambda step: shares[step - 1]) if known else None
+        start = {
+            0: 1.0,
+            25: 0.5,
+        }  # the answers' loss before training, which that of samples exceeds throughout
+        return rate_too_high(dataclasses.replace(with_evals(run, start), shares=share_of)).severity
+
+    assert rate_too_high(with_losses(healthy, losses)).severity == "problem"
+    assert judged(losses) == "fine"
+    assert judged(losses, known=False) == "fine"
+    assert judged([loss + index / 20 for index, loss in enumerate(losses)]) == "problem"
+    for index in [at for at in range(110, 200) if not shares[at]][:40:10]:
+        losses[index] += 0.5
+    assert judged(losses) == "problem"
 
 
 def test_spikes_equal_a_direct_computation() -> None:

@@ -51,12 +51,23 @@ def test_an_infinite_interval_is_none(run: Path) -> None:
 
 def test_pairs_and_probes_reach_the_page(run: Path) -> None:
     made = report_on_pairs(6)
-    write(run, made, report(8, probes=True))
+    write(run, made, report(8, probes=True, labels=True))
     pairs, questions = client_of(run.parent).get("/api/runs/tuned/tuning").json()
     require_type(list[TuningStep], [pairs, questions])
     assert [model["name"] for model in pairs["pairs"]] == ["base", "tuned, step 6"]
     assert pairs["pairs"][0]["gained"] is None
     assert pairs["pair_changes"][0]["value"] == made.verdict.chosen.value
+    assert pairs["probes_dropped"]
+    assert not questions["probes_dropped"]
+    assert [(null["name"], null["right"]["value"]) for null in questions["nulls"]] == [
+        ("always the commonest answer", 0.5),
+        ("naive Bayes on words", 0.75),
+    ]
+    assert [(kind["name"], kind["tuned"]["value"]) for kind in questions["kinds"]] == [
+        ("retell", 1),
+        ("who", 1),
+    ]
+    assert (pairs["nulls"], pairs["kinds"]) == ([], [])
     assert pairs["claims"] == ["moved towards the chosen answers", "both fell"]
     assert pairs["systems"] == questions["pairs"] == questions["pair_changes"] == []
     assert [probe["name"] for probe in questions["probes"]] == ["induction"]

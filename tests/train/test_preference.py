@@ -26,6 +26,7 @@ from etude.train.loss import summed_loss, trained_losses
 from etude.train.objectives.conversation import TrainedTokens
 from etude.train.objectives.preference import (
     ChosenTokens,
+    HeldOutPairs,
     PairBatch,
     PairRow,
     Preference,
@@ -34,6 +35,7 @@ from etude.train.objectives.preference import (
 )
 from etude.train.parallel import ALONE, Ranks
 from etude.train.step import batch_gradient
+from etude.train.validation import ValidationText
 
 transformers = pytest.importorskip("transformers")
 __all__ = ["base", "device"]
@@ -238,6 +240,33 @@ def test_swapped_pairs_negate_the_logit(tmp_path: Path, base: Base, part: TokenP
         order = torch.from_numpy(numbers).argsort()
         logits.append(pair_logits(found[order], reference, 0.1))
     torch.testing.assert_close(logits[0], -logits[1], rtol=1e-6, atol=1e-6)
+
+
+def test_an_evaluation_reads_each_pair_once_for_both_of_its_events(
+    base: Base, part: TokenPart, device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, _ = load_model_folder(base.folder)
+    assert part.examples is not None
+    text = ValidationText(
+        part, 256, device, within_documents=True, scope=ChosenTokens("chosen", part.examples)
+    )
+    read: list[int] = []
+    hidden = type(model).hidden
+    monkeypatch.setattr(
+        type(model),
+        "hidden",
+        lambda self, inputs, **more: read.append(inputs.numel()) or hidden(self, inputs, **more),
+    )
+    event, score = HeldOutPairs(text, 0.1, REFERENCE)(model, 3, 40, 1.5)
+    assert sum(read) == len(text.windows) * 256
+    alone = text.score(model)
+    assert score.num_tokens == alone.num_tokens
+    assert (score.loss, score.bits_per_byte) == pytest.approx((alone.loss, alone.bits_per_byte), rel=1e-6)
+    numbers, found = log_probabilities(model, Packing.of(part, 256), device)
+    assert (event.chosen, event.rejected) == pytest.approx(tuple(found.mean(0).tolist()), rel=1e-9)
+    losses = F.softplus(-pair_logits(found, REFERENCE[torch.from_numpy(numbers)], 0.1))
+    assert event.loss == pytest.approx(float(losses.mean()))
+    assert (event.step, event.tokens_seen, event.num_pairs) == (3, 40, len(PAIRS))
 
 
 def test_shares_of_tokens_add_up_to_the_loss_and_to_its_gradient(

@@ -332,7 +332,7 @@ def test_the_manifest_says_how_much_memory_a_session_took(small_settings: Settin
 def test_a_spike_is_reported_with_its_batch(
     small_settings: Settings, console: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(LossWatch, "spike", lambda self, loss: 1.5 if loss < 4 else None)
+    monkeypatch.setattr(LossWatch, "spike", lambda self, step, loss: 1.5 if loss < 4 else None)
     run = jobs.grow(small_settings, console).run
     spikes = [event for event in run.metrics.read() if event["event"] == "spike"]
     assert spikes

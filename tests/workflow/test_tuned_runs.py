@@ -6,16 +6,18 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from rich.console import Console
 from safetensors.torch import load_file, save_file
 from test_base import published, settings
 from test_pretrain import comparable, stop_after
 
-from etude.config import Settings, load_settings, with_values
+from etude.config import Settings, load_settings, to_toml, with_values
 from etude.data.conversations.conversation import SAMPLED
 from etude.data.tokens.coverage import IGNORE_INDEX
 from etude.data.tokens.packing import Pieces, num_trained, pieces_of
+from etude.data.tokens.rows import training_rows
 from etude.errors import InputError
 from etude.evaluate.tuning.report import tuning_report
 from etude.places import cache_folder
@@ -23,12 +25,14 @@ from etude.plan.plan import initial_state, make_objective
 from etude.pretrained.data_preview import preview_for
 from etude.run import RunFolder
 from etude.run.record import RunRecord
+from etude.train.spikes import sampled_shares
 from etude.watch.time_machine import TimeMachine
 from etude.workflow import jobs, replay
 from etude.workflow.prepare import make_plan
 
 __all__ = ["published", "settings"]
 NAMES = ["Ada", "Ben", "Cleo", "Dan", "Eve", "Finn", "Gus", "Hana", "Ivo", "Jana", "Kim", "Lea"]
+PLAIN = {"data.sources": ("builtin:primer",), "data.max_bytes": 9000}
 THINGS = ["kite", "drum", "map", "lamp", "coat", "ring"]
 
 
@@ -146,6 +150,18 @@ def test_samples_of_the_base_are_trained_on_and_kept_with_the_run(
     assert not any(SAMPLED in name for name in held_out)
     trained = [plan.data.corpus.name("train", n)[1] for n in range(plan.data.train.num_documents)]
     assert any(SAMPLED in name for name in trained)
+    share = sampled_shares(plan.data, plan.settings)
+    assert share is not None
+    rows = training_rows(plan.data.train, 96, 2, plan.settings.run.seed)
+    examples = plan.data.train.examples
+    assert examples is not None
+    counted = []
+    for step in range(6):
+        places = rows.target_places(step, 0, 2)
+        numbers = plan.data.train.document_numbers(places[examples.trained[places]])
+        counted.append(np.mean([SAMPLED in trained[number] for number in numbers]))
+    assert [share(step) for step in range(1, 7)] == pytest.approx(counted)
+    assert len(set(counted)) > 1
     shutil.rmtree(cache_folder())  # the run does not need it
     assert jobs.resume(run.path, console).reason == "finished"
     whole = jobs.grow(replaying, console).run
@@ -173,12 +189,14 @@ def places_of(pieces: Pieces) -> set[int]:
     ("values", "message"),
     [
         ({"train.beta": 0.2}, "--beta is for pairs of answers"),
+        ({"train.beta": 0.1}, "--beta is for pairs of answers"),
         ({"train.lora_alpha": 8.0}, "this run has none: add --lora"),
         ({"train.lora_targets": ("q_proj",)}, "this run has none: add --lora"),
-        (
-            {"data.sources": ("builtin:primer",), "data.max_bytes": 9000, "data.mask": "last"},
-            "this is plain text",
-        ),
+        ({"train.lora_dropout": 0.0}, "this run has none: add --lora"),
+        ({"train.patience": 3}, "train.patience is for --stop-early"),
+        ({"train.answer_separator": "="}, "is for --set train.objective=answer-only"),
+        ({**PLAIN, "data.mask": "last"}, "this is plain text"),
+        ({**PLAIN, "data.mask": "assistant"}, "this is plain text"),
     ],
 )
 def test_a_setting_without_an_effect_is_refused(
@@ -187,6 +205,18 @@ def test_a_setting_without_an_effect_is_refused(
     named = {"data.sources": (str(conversations),), "data.validation_fraction": 0.3, "train.context": 96}
     with pytest.raises(InputError, match=message):
         make_plan(with_values(settings, named | values), console)
+
+
+def test_a_file_of_a_run_names_every_setting(
+    settings: Settings, conversations: Path, tmp_path: Path, console: Console
+) -> None:
+    named = {"data.sources": (str(conversations),), "data.validation_fraction": 0.3, "train.context": 96}
+    file = tmp_path / "run.toml"
+    file.write_text(to_toml(with_values(settings, named)))
+    make_plan(load_settings(file), console)
+    for typed in ("train.beta=0.1", "train.patience=3"):
+        with pytest.raises(InputError, match="omit it"):
+            make_plan(load_settings(file, [typed]), console)
 
 
 def test_only_what_fits_into_a_row_counts(

@@ -26,8 +26,11 @@ Suite = Annotated[
     ),
 ]
 Steps = Annotated[
-    str,
-    typer.Option(help="The `last` checkpoint, or `all`; also of a folder with step1000, step2000, ..."),
+    str | None,
+    typer.Option(
+        help="The `last` checkpoint, or `all`; also of a folder with step1000, step2000, ...",
+        show_default="last",
+    ),
 ]
 Step = Annotated[
     list[int] | None,
@@ -43,7 +46,7 @@ Items = Annotated[
         help="Items of each probe, at most; 16 or more.", show_default="256; 64 above 30 M parameters"
     ),
 ]
-Processes = Annotated[int, typer.Option(help="Processes that share the work.")]
+Processes = Annotated[int | None, typer.Option(help="Processes that share the work.", show_default="1")]
 Threads = Annotated[
     int | None, typer.Option(help="Threads of all processes together.", show_default="one for each core")
 ]
@@ -74,11 +77,11 @@ Local = Annotated[
 def evaluate(
     models: Models,
     suite: Suite = None,
-    steps: Steps = "last",
+    steps: Steps = None,
     step: Step = None,
     items: Items = None,
     text: Text = None,
-    processes: Processes = 1,
+    processes: Processes = None,
     threads: Threads = None,
     expect: Expect = "",
     tasks: Tasks = None,
@@ -101,15 +104,7 @@ def evaluate(
 
     _check_numbers(items, processes, threads, limit)
     if tasks is not None:
-        if (
-            suite
-            or text
-            or step
-            or steps != "last"
-            or processes != 1
-            or threads is not None
-            or len(models) > 1
-        ):
+        if suite or text or step or {steps, processes, threads} != {None} or len(models) > 1:
             raise InputError(
                 "--tasks runs public suites on one model, with all cores: omit --suite, --text, --steps, "
                 "--processes and --threads, and name one model"
@@ -121,9 +116,11 @@ def evaluate(
         raise InputError(
             "--limit, --local and --covered belong to --tasks: name the public suites with --tasks"
         )
-    if steps not in ("last", "all"):
+    if steps not in (None, "last", "all"):
         raise InputError(f"--steps takes last or all, not '{steps}'")
-    workers = Workers(processes, "auto" if threads is None else threads)
+    if steps is not None and step:
+        raise InputError(f"--steps {steps} and --step name other checkpoints: omit one of them")
+    workers = Workers(processes or 1, "auto" if threads is None else threads)
     request = TogetherRequest(models, tuple(suite or ()), items, tuple(text or ()), workers, as_json)
     _evaluate(request, steps == "all", tuple(step or ()), expect)
 
@@ -143,8 +140,6 @@ def _evaluate_tuning(request: TogetherRequest, every_step: bool, steps: tuple[in
         raise InputError(
             "--suite tuning stands alone: name one run, and omit other suites, --text and --expect"
         )
-    if every_step and steps:
-        raise InputError("--steps all and --step name other checkpoints: omit one of them")
     (path,) = request.paths
     chosen = None if every_step else steps
     evaluate_tuning(
@@ -198,7 +193,7 @@ def _evaluate(request: TogetherRequest, every_step: bool, steps: tuple[int, ...]
         job.evaluate(one, console)
 
 
-def _check_numbers(items: int | None, processes: int, threads: int | None, limit: int | None) -> None:
+def _check_numbers(items: int | None, processes: int | None, threads: int | None, limit: int | None) -> None:
     """Raise InputError for a number that no evaluation can have."""
     from etude.errors import InputError
     from etude.evaluate.items import FEWEST_ITEMS

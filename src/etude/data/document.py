@@ -12,12 +12,14 @@ class Document:
     """One piece of text that belongs together.
 
     ``text`` is Unicode text, ``id`` is unique within its corpus (used in reports and to name a batch), and ``origin``
-    is where it came from: a path with a row or section, or the name of a built-in corpus.
+    is where it came from: a path with a row or section, or the name of a built-in corpus. ``kind`` is what the row of
+    an example calls itself, if it does.
     """
 
     text: str
     id: str
     origin: str
+    kind: str = ""
 
 
 class HasText(Protocol):

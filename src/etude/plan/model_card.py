@@ -93,6 +93,8 @@ def _tuning(record: Mapping[str, Any]) -> str:
         f"{probe['change']['high']:+.2f}; chance {probe['chance']:.2f})."
         for probe in record.get("probes", [])
     ]
+    if record.get("probes_dropped") is True:
+        costs.append("- General abilities were not asked, for want of time.")
     lines = [
         "## What tuning gained and cost",
         "",

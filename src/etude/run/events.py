@@ -135,7 +135,7 @@ class SpikeEvent(Event):
 
     name: ClassVar[str] = "spike"
     loss: float
-    usual: float  # median loss of the steps before
+    usual: float  # median loss of the steps before, at the share of samples of the base that this step has
     batch: Sequence[RowSource]
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from etude.evaluate.statistics import Estimate
 from etude.evaluate.tuning.records import (
+    RecordedKind,
     RecordedPairs,
     RecordedProbe,
     RecordedReport,
@@ -16,6 +17,7 @@ from etude.evaluate.tuning.records import (
 )
 from etude.serve.tuning_types import (
     TuningFigure,
+    TuningKind,
     TuningPairs,
     TuningProbe,
     TuningStep,
@@ -40,10 +42,13 @@ def _step(report: RecordedReport) -> TuningStep:
         "asked": report.asked,
         "best_examples": report.best_examples,
         "systems": [_system(system) for system in report.systems],
+        "nulls": [{"name": null.name, "right": _figure(null.exact)} for null in report.nulls],
+        "kinds": [_kind(kind) for kind in report.kinds],
         "pairs": [_pairs(model) for model in report.pairs],
         "pair_changes": [_figure(change) for change in report.pair_changes or ()],
         "texts": [_text(text) for text in report.texts],
         "probes": [_probe(probe) for probe in report.probes],
+        "probes_dropped": report.probes_dropped,
         "claims": list(report.claims),
         "verdict": report.sentence,
         "error_rates": report.error_rates,
@@ -58,6 +63,16 @@ def _system(system: RecordedSystem) -> TuningSystem:
         "ended": None if system.ended is None else system.ended.value,
         "copies": None if system.copies is None else system.copies.value,
         "wrong_copies": None if system.wrong_copies is None else system.wrong_copies.value,
+    }
+
+
+def _kind(kind: RecordedKind) -> TuningKind:
+    return {
+        "name": kind.name,
+        "asked": kind.asked,
+        "base": _figure(kind.base),
+        "prompted": _figure(kind.prompted),
+        "tuned": _figure(kind.tuned),
     }
 
 

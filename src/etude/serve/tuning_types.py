@@ -32,6 +32,28 @@ class TuningSystem(TypedDict):
     wrong_copies: float | None
 
 
+class TuningNull(TypedDict):
+    """The share of right answers of a rule without a language model, which a classification is compared with."""
+
+    name: str
+    right: TuningFigure
+
+
+class TuningKind(TypedDict):
+    """The share of right answers to one kind of question.
+
+    Attributes:
+        asked: questions of this kind.
+        prompted: of the base with its best prompt.
+    """
+
+    name: str
+    asked: int
+    base: TuningFigure
+    prompted: TuningFigure
+    tuned: TuningFigure
+
+
 class TuningText(TypedDict):
     """Bits per byte on a reference text before and after tuning."""
 
@@ -81,9 +103,12 @@ class TuningStep(TypedDict):
         asked: held-out questions, or pairs.
         best_examples: in the base's best prompt.
         systems: the base without a prompt first, the tuned model last; none for a run on pairs.
+        nulls: rules without a language model, of a classification; else none.
+        kinds: of questions, where the data name them; else none.
         pairs: the base and the tuned model, of a run on pairs; else none.
         pair_changes: of the log-probabilities of chosen and of rejected answers, per token; else none.
         probes: general abilities; none where they were not asked.
+        probes_dropped: whether they were not asked for want of time.
     """
 
     step: int
@@ -91,10 +116,13 @@ class TuningStep(TypedDict):
     asked: int
     best_examples: int
     systems: list[TuningSystem]
+    nulls: list[TuningNull]
+    kinds: list[TuningKind]
     pairs: list[TuningPairs]
     pair_changes: list[TuningFigure]
     texts: list[TuningText]
     probes: list[TuningProbe]
+    probes_dropped: bool
     claims: list[str]
     verdict: str
     error_rates: str

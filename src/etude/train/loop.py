@@ -275,7 +275,7 @@ class Loop:
             where = (step, tokens_seen, before + seconds * number / len(self._unlogged))
             lr = peak * lr_factor_at(step, planned, self.state.revisions, self.settings)
             self._emit(StepEvent(*where, value, float(grad_norm), lr, rate))
-            usual = self.watch.spike(value)
+            usual = self.watch.spike(step, value)
             if usual is not None:
                 self._emit(SpikeEvent(*where, value, usual, self.objective.row_sources(step)))
         self._unlogged.clear()

@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
-from etude.config import NO_BASE, Settings, get_value, with_values
+from etude.config import NO_BASE, Settings, is_given, with_values
 from etude.data.prepared_data import PreparedData, Progress, open_prepared, prepare
 from etude.errors import InputError
 from etude.model.families import family_named
@@ -137,20 +137,28 @@ def _trained_of(kind: str, mask: str) -> str:
 
 
 def require_used(settings: Settings, data: PreparedData, keys: Collection[str] | None = None) -> None:
-    """Raise InputError for a setting of the user that has no effect on these data; with ``keys``, one of these."""
-    usual = Settings()
+    """Raise InputError for a setting of the user that has no effect on these data, whatever its value.
+
+    ``keys``: the settings that the user gave, of a fork; else :func:`etude.config.is_given` decides.
+    """
     reasons = {}
     if settings.train.objective != PREFERENCE:
         reasons["train.beta"] = (
             "--beta is for pairs of answers (DPO): give rows with prompt, chosen and rejected, or omit it"
         )
+    if settings.train.objective in (NEXT_TOKEN, CONVERSATION, PREFERENCE):
+        reasons["train.answer_separator"] = (
+            "train.answer_separator is for --set train.objective=answer-only: add that, or omit it"
+        )
+    if not settings.train.stop_early:
+        reasons["train.patience"] = "train.patience is for --stop-early: add that, or omit it"
     if data.train.examples is None:
         reasons["data.mask"] = (
             "data.mask chooses among the tokens of conversations, and this is plain text: give rows with messages, or "
             "omit it"
         )
     for key, reason in reasons.items():
-        if (keys is None or key in keys) and get_value(settings, key) != get_value(usual, key):
+        if is_given(settings, key) if keys is None else key in keys:
             raise InputError(reason)
 
 

@@ -43,9 +43,11 @@ class Evaluate:
             digest, text = self.reference
             score = text.score(state.model)
             events.append(ReferenceEvent(*where, score.loss, score.bits_per_byte, score.num_tokens, digest))
-        if self.pairs is not None:
-            events.append(self.pairs(state.model, *where))
-        score = self.text.score(state.model)
+        if self.pairs is None:
+            score = self.text.score(state.model)
+        else:
+            pairs, score = self.pairs(state.model, *where)
+            events.append(pairs)
         events.append(EvalEvent(*where, score.loss, score.bits_per_byte, score.num_tokens))
         reached = self.ladder.passed(score.bits_per_byte)
         for rung in self.ladder.rungs:

@@ -62,7 +62,7 @@ from etude.train.objectives.preference import PREFERENCE, HeldOutPairs
 from etude.train.parallel import ALONE, Ranks
 from etude.train.saving import Save
 from etude.train.schedule import last_step
-from etude.train.spikes import WINDOW, LossWatch
+from etude.train.spikes import MEMORY, LossWatch, sampled_shares
 from etude.train.step import OUT_OF_MEMORY, OutOfMemory
 from etude.train.stop_early import StopEarly, drop_early_end
 from etude.train.stop_requests import stop_requests
@@ -156,7 +156,7 @@ def _fit(
                 revised_length=None if deadline is None else Pace(deadline),
                 longest_silence=LONGEST_SILENCE if deadline is None else deadline.silence,
                 ranks=ranks,
-                watch=LossWatch(event.loss for event in history.steps[-WINDOW:]),
+                watch=_watch(plan, history),
                 pause=ControlledPause(control, should_stop, partial(run.write_status, "running")),
             )
             reason = loop.run()
@@ -167,6 +167,12 @@ def _fit(
         raise
     run.write_status(reason, state.step)
     return Outcome(run, reason, state.step)
+
+
+def _watch(plan: Plan, history: RunHistory) -> LossWatch:
+    """Return what finds spikes of the loss, with the losses of earlier sessions."""
+    before = ((event.step, event.loss) for event in history.steps[-MEMORY:])
+    return LossWatch(before, sampled_shares(plan.data, plan.settings))
 
 
 def _required(run: RunFolder, ladder: Ladder | None) -> Ladder:
@@ -292,10 +298,10 @@ def evaluation_task(
     entry = run.read_manifest().get(REFERENCE)
     text = None if entry is None else ReferenceText.from_json(entry)
     reference = None if text is None else (text.digest, reference_validation(plan, text))
-    pairs = None
+    pairs, held_out = None, validation_text(plan)
     if constants is not None and plan.settings.train.objective == PREFERENCE:
-        pairs = HeldOutPairs.of(plan.data, plan.settings, plan.device, constants)
-    return Evaluate(validation_text(plan), ladder, reference, pairs, passed)
+        pairs = HeldOutPairs.of(held_out, plan.settings, constants)
+    return Evaluate(held_out, ladder, reference, pairs, passed)
 
 
 def stop_early_task(

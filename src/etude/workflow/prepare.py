@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from etude.config import NO_BASE, Settings, get_value, known_keys, with_values
+from etude.config import NO_BASE, Settings, get_value, is_given, known_keys, with_values
 from etude.data.prepared_data import PreparedData
 from etude.data.reference import reference_text
 from etude.data.tokens.packing import pieces_of
@@ -54,7 +54,7 @@ def make_plan(
         data, settings, base = _data_with_report(settings, base, console)
         config = None if base is None else base.config
         plan = plan_on(data, settings, base=config)
-        _require_adapter(plan)
+        _require_adapter(plan, settings)
         _report_cut_examples(plan, console)
         return replace(plan, base=base), None
     require_time(seconds)
@@ -68,7 +68,7 @@ def make_plan(
         with phases("preparing the text"):
             data, settings, base = _data_with_report(settings, base, console)
     promise = _plan_in_time(data, settings, base, phases, console)
-    _require_adapter(promise.plan)
+    _require_adapter(promise.plan, settings)
     if promise.time_left_over > REPORTED_SHARE_LEFT * seconds:
         console.print(
             f"read {most_epochs(promise.plan)} times, this text has nothing more to teach: the run will end about "
@@ -80,10 +80,10 @@ def make_plan(
     return replace(promise.plan, base=base), promise.deadline
 
 
-def _require_adapter(plan: Plan) -> None:
-    """Raise InputError for settings of an adapter in a run without one."""
-    train = plan.settings.train
-    if not train.lora_rank and (train.lora_alpha != "auto" or train.lora_targets or train.lora_dropout):
+def _require_adapter(plan: Plan, settings: Settings) -> None:
+    """Raise InputError for ``settings`` of the user that describe an adapter, in a run without one."""
+    given = any(is_given(settings, f"train.lora_{key}") for key in ("alpha", "targets", "dropout"))
+    if not plan.settings.train.lora_rank and given:
         raise InputError(
             "lora_alpha, lora_targets and lora_dropout describe an adapter, and this run has none: add --lora or omit "
             "them"

@@ -197,7 +197,9 @@ def plan_fork(
     else:
         data = _text_of(parent) or text_with_progress(own, console)
     settings = with_objective_of(settings, data)
-    require_used(settings, data, changes.keys())
+    require_used(
+        settings, data, {override.partition("=")[0].strip() for override in overrides} | values.keys()
+    )
     plan = plan_on(data, settings, base=base_config(parent.manifest))
     other_data = [key for key in changes if key == "train.context" or key.startswith("data.")]
     same_objective = own.train.objective == plan.settings.train.objective

@@ -236,6 +236,21 @@ export interface TuningSystem {
   wrong_copies: number | null; // share of these that are not right
 }
 
+/** The share of right answers of a rule without a language model, which a classification is compared with. */
+export interface TuningNull {
+  name: string;
+  right: TuningFigure;
+}
+
+/** The share of right answers to one kind of question. */
+export interface TuningKind {
+  name: string;
+  asked: number; // questions of this kind
+  base: TuningFigure;
+  prompted: TuningFigure; // of the base with its best prompt
+  tuned: TuningFigure;
+}
+
 /** Bits per byte on a reference text before and after tuning. */
 export interface TuningText {
   name: string;
@@ -271,10 +286,13 @@ export interface TuningStep {
   asked: number; // held-out questions, or pairs
   best_examples: number; // in the base's best prompt
   systems: TuningSystem[]; // the base without a prompt first, the tuned model last; none for a run on pairs
+  nulls: TuningNull[]; // rules without a language model, of a classification; else none
+  kinds: TuningKind[]; // of questions, where the data name them; else none
   pairs: TuningPairs[]; // the base and the tuned model, of a run on pairs; else none
   pair_changes: TuningFigure[]; // of the log-probabilities of chosen and of rejected answers, per token; else none
   texts: TuningText[];
   probes: TuningProbe[]; // general abilities; none where they were not asked
+  probes_dropped: boolean; // whether they were not asked for want of time
   claims: string[];
   verdict: string;
   error_rates: string;

@@ -42,6 +42,7 @@ export class Record_ {
   val = new Column();
   bits = new Column();
   reference = new Column(); // nats per token on the reference text, of a run from a published model
+  referenceBits = new Column(); // the same in bits per byte
   referenceDigest: string | undefined;
   chosen = new Column(); // of held-out pairs: mean log-probability of an answer, nats
   rejected = new Column();
@@ -98,10 +99,12 @@ export class Record_ {
         this.bits.add(row.step, row.bits_per_byte);
         break;
       case 'reference':
-        if (row.digest !== this.referenceDigest) this.reference = new Column(); // a fork with another text
+        if (row.digest !== this.referenceDigest) [this.reference, this.referenceBits] = [new Column(), new Column()]; // a fork with another text
         this.referenceDigest = row.digest;
         this.reference.cut(row.step);
+        this.referenceBits.cut(row.step);
         this.reference.add(row.step, row.loss);
+        this.referenceBits.add(row.step, row.bits_per_byte);
         break;
       case 'preference':
         for (const column of this.ofPairs) column.cut(row.step);
@@ -128,7 +131,7 @@ export class Record_ {
 
   private cut(step: number): void {
     for (const column of [this.loss, this.lr, this.gradNorm, this.speed, this.seconds, this.tokens]) column.cut(step);
-    for (const column of [this.val, this.bits, this.reference, ...this.ofPairs]) column.cut(step);
+    for (const column of [this.val, this.bits, this.reference, this.referenceBits, ...this.ofPairs]) column.cut(step);
     this.events = this.events.filter((event) => event.step < step && event.event !== 'end');
     this.summaries = this.summaries.filter((summary) => summary.step < step);
   }

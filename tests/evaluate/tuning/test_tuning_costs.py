@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 from tuned_folders import corpus_of, make_run
 
 from etude.data.corpus.corpus import Corpus
@@ -17,7 +19,10 @@ from etude.evaluate.network_answerer import ModelAnswerer
 from etude.evaluate.statistics import credit
 from etude.evaluate.tuning.costs import ITEM_CHARS, ITEMS, Costs, general_probes
 from etude.evaluate.tuning.examined import Counted
+from etude.evaluate.tuning.records import from_json
 from etude.evaluate.tuning.report import TunedRun
+from etude.evaluate.tuning.tables import PROBES_DROPPED, print_reports
+from etude.plan.model_card import with_tuning
 
 
 @pytest.fixture(scope="module")
@@ -82,5 +87,22 @@ def test_without_time_the_probes_are_dropped(run: TunedRun) -> None:
     count = Counted(lambda done, of: seen.append((done, of)), 2 * len(costs))
     before = costs.read(run.respondent, count, until=time.monotonic())
     assert before.credits == []
+    assert costs.probes_dropped
     assert costs.compare(before, costs.read(run.respondent, count))[1] == ()
     assert seen[-1] == (2, 2)
+
+
+def test_the_report_says_that_the_probes_were_dropped(run: TunedRun) -> None:
+    checkpoint, out = run.folder / "checkpoints" / "step-00000004", io.StringIO()
+    asked = run.report(checkpoint, until=time.monotonic() + 600, probes=True)
+    assert not asked.probes_dropped
+    hurried = run.report(checkpoint, until=time.monotonic(), probes=True)
+    assert hurried.probes_dropped
+    assert not run.report(checkpoint, until=time.monotonic()).probes_dropped, "they were not wanted"
+    print_reports([asked], False, Console(file=out, width=150))
+    assert PROBES_DROPPED not in out.getvalue()
+    print_reports([hurried], False, Console(file=out, width=150))
+    assert out.getvalue().count(PROBES_DROPPED) == 1
+    line = hurried.to_json()
+    assert from_json(line).probes_dropped
+    assert "General abilities were not asked, for want of time." in with_tuning("# A model\n", line)

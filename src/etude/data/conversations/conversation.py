@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import takewhile
+from pathlib import PurePath
 from typing import Any, Literal, get_args
 
 Role = Literal["system", "user", "assistant"]
@@ -20,6 +21,11 @@ ROLES: tuple[Role, ...] = get_args(Role)
 
 SAMPLED = "samples-of-base.jsonl"
 """The name of a file that is only trained on: what the base model wrote is no measure of what was learned."""
+
+
+def is_sampled(origin: str) -> bool:
+    """Return whether the base model wrote the documents of this origin."""
+    return PurePath(origin).name.startswith(SAMPLED)
 
 
 @dataclass(frozen=True, slots=True)

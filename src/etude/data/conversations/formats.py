@@ -43,6 +43,9 @@ _MEDIA_KEYS = ("images", "image", "audios", "audio", "videos", "video")
 _PROMPTS = ("instruction", "question")
 _ANSWERS = ("output", "response", "answer")
 _INPUTS = ("input", "context")
+KIND_KEYS = ("category", "kind")
+"""Either names the kind of a row, by which right answers are counted; it is not trained."""
+_LONGEST_KIND = 60
 TEXT = "text"
 CONVERSATION_KEYS = ("messages", "conversations", "completion", "instruction", "question", "chosen")
 """Each format but plain text has one of these keys."""
@@ -94,6 +97,13 @@ def example_of(row: Mapping[str, Any], clean: Clean = str) -> Example:
     if any(key in row for key in _PROMPTS) or (prompt and _first(row, _ANSWERS)):
         return _question(row, clean)
     raise unknown_format(list(row))
+
+
+def kind_in(row: Mapping[str, Any]) -> str:
+    """Return what a row calls itself, on one line; empty where it does not, or at length."""
+    named = (row.get(key) for key in KIND_KEYS)
+    kind = next((" ".join(value.split()) for value in named if isinstance(value, str) and value.strip()), "")
+    return kind if len(kind) <= _LONGEST_KIND else ""
 
 
 def is_conversation(row: object) -> bool:

@@ -127,6 +127,10 @@ class Corpus:
         """Return (id, origin) of the source of the ``number``-th document of a part."""
         return self.store.name(int(self.ranges[part][number, 2]))
 
+    def kind(self, part: Part, number: int) -> str:
+        """Return what the row of the ``number``-th example of a part calls itself; empty where it does not."""
+        return self.store.kind(int(self.ranges[part][number, 2]))
+
     def _rows(self, part: Part) -> Iterator[list[int]]:
         rows = self.ranges[part]
         for first in range(0, len(rows), 4096):
@@ -149,7 +153,7 @@ def _read_all(
             if budget is not None and _too_long(text, budget - writer.bytes, whole):
                 intake.stopped = True
                 return
-            writer.begin(document.id, document.origin)
+            writer.begin(document.id, document.origin, document.kind)
         if budget is not None and writer.bytes + len(text) * 4 > budget:
             text = fitting(text, budget - writer.bytes)
         writer.add(text)

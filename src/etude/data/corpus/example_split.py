@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from etude.data.conversations.conversation import SAMPLED, Example
+from etude.data.conversations.conversation import Example, is_sampled
 from etude.data.corpus.duplicates import NearIndex, Progress
 from etude.data.corpus.split import MAX_VALIDATION_BYTES, Mask, Split
 from etude.data.corpus.store import Int64, TextStore
@@ -140,7 +140,7 @@ def split_examples(
     stated = any(parts[number] is not None for number in numbers)
     rest = numbers[~test]
     if not held_out.any():
-        sampled = [PurePosixPath(store.name(number)[1]).name.startswith(SAMPLED) for number in rest.tolist()]
+        sampled = [is_sampled(store.name(number)[1]) for number in rest.tolist()]
         chosen = set(_chosen(store, rest[~np.array(sampled, bool)], groups, fraction, tail))
         held_out = np.array([number in chosen for number in numbers.tolist()], bool)
     train = numbers[~test & ~held_out]

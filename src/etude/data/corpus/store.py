@@ -6,7 +6,7 @@ The text is written in one streaming pass that holds 32 bytes per document in me
     offsets.npy    (documents + 1,) int64: where each begins in text.bin, and the end
     chars.npy      (documents,) int64: characters of each
     hashes.npy     (documents,) uint64: BLAKE2b-64 of each document's bytes
-    names.bin      id, tab, origin of each document; names.npy holds their offsets
+    names.bin      id, tab, origin of each document, and tab, kind where it has one; names.npy holds their offsets
 """
 
 from __future__ import annotations
@@ -50,11 +50,11 @@ class StoreWriter:
         """Documents begun so far."""
         return len(self._chars)
 
-    def begin(self, document_id: str, origin: str) -> None:
+    def begin(self, document_id: str, origin: str, kind: str = "") -> None:
         """Begin a new document; the text that follows belongs to it."""
         self._finish_document()
         self._digest = hashlib.blake2b(digest_size=8)
-        name = f"{document_id}\t{origin}".encode("utf-8", "replace")
+        name = "\t".join((document_id, origin, *([kind] if kind else []))).encode("utf-8", "replace")
         self._names.write(name)
         self._name_ends.append(self._name_ends[-1] + len(name))
         self._chars.append(0)
@@ -130,11 +130,20 @@ class TextStore:
 
     def name(self, index: int) -> tuple[str, str]:
         """Return (id, origin) of a document."""
+        document_id, origin, _ = self._named(index)
+        return document_id, origin
+
+    def kind(self, index: int) -> str:
+        """Return the kind of a document; empty where its row named none."""
+        return self._named(index)[2]
+
+    def _named(self, index: int) -> tuple[str, str, str]:
         start, end = int(self._name_ends[index]), int(self._name_ends[index + 1])
         with (self.folder / "names.bin").open("rb") as file:
             file.seek(start)
-            document_id, _, origin = file.read(end - start).decode("utf-8", "replace").partition("\t")
-        return document_id, origin
+            document_id, _, rest = file.read(end - start).decode("utf-8", "replace").partition("\t")
+        origin, _, kind = rest.partition("\t")
+        return document_id, origin, kind
 
     def close(self) -> None:
         """Close the text file."""

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
 from etude.data.conversations.conversation import Example
-from etude.data.conversations.formats import example_of, is_conversation
+from etude.data.conversations.formats import example_of, is_conversation, kind_in
 from etude.data.corpus.clean import normalise
 from etude.data.reading.options import ReadingOptions
-from etude.data.reading.piece import SourceLog, Unusable
+from etude.data.reading.piece import Piece, SourceLog, Unusable
 
 PEEKED_ROWS = 20
 
@@ -20,11 +21,16 @@ class Enough(Exception):
 
 
 class FirstRows(SourceLog):
-    """A log that ends the reading as soon as a conversation, or :data:`PEEKED_ROWS` other rows, were seen."""
+    """A log that ends the reading as soon as a conversation, or :data:`PEEKED_ROWS` other rows, were seen.
+
+    Attributes:
+        usable: how many rows were examples; a conversation among them ends the reading.
+        conversations: whether one was a conversation.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self.rows = 0
+        self.rows = self.usable = 0
         self.conversations = False
 
     def look(self, row: object) -> None:
@@ -41,7 +47,27 @@ class FirstRows(SourceLog):
             raise Enough
 
 
-def example_line(row: object, options: ReadingOptions, log: SourceLog) -> str:
+class ExampleLine(str):
+    """The JSON of an example. ``kind`` is what its row calls itself."""
+
+    kind = ""
+
+
+def kind_of(text: str) -> str:
+    """Return the kind of a document with this text; empty unless it is an example whose row names one."""
+    return text.kind if isinstance(text, ExampleLine) else ""
+
+
+def first_rows(read: Callable[[FirstRows], Iterator[Piece]]) -> FirstRows:
+    """Return what the first rows are, of a source whose pieces ``read`` returns, read as examples with a log."""
+    log = FirstRows()
+    with suppress(Enough):
+        for _ in read(log):
+            log.usable += 1
+    return log
+
+
+def example_line(row: object, options: ReadingOptions, log: SourceLog) -> ExampleLine:
     """Return a row as the JSON of its example, with cleaned contents; a string is plain text.
 
     Raises:
@@ -53,7 +79,10 @@ def example_line(row: object, options: ReadingOptions, log: SourceLog) -> str:
         log.look(row)
     if not isinstance(row, Mapping):
         raise Unusable("bad JSON line", f"an object or a string is needed, not {type(row).__name__}")
-    return example_of(row, partial(normalise, form=options.normalization, changed=log.changed)).to_json()
+    clean = partial(normalise, form=options.normalization, changed=log.changed)
+    line = ExampleLine(example_of(row, clean).to_json())
+    line.kind = clean(kind_in(row))
+    return line
 
 
 def text_line(text: str, options: ReadingOptions, log: SourceLog) -> str:

@@ -12,13 +12,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from etude.data.conversations.formats import ROW_KEYS, is_conversation, unknown_format
+from etude.data.conversations.formats import KIND_KEYS, ROW_KEYS, is_conversation, unknown_format
 from etude.data.document import Document
 from etude.data.reading.binary import REFUSED
 from etude.data.reading.csv_rows import texts_of
 from etude.data.reading.documents import LibraryMissing, read_docx, read_epub, read_pdf, read_rtf
 from etude.data.reading.encodings import encoding_of
-from etude.data.reading.example_rows import example_line, text_line
+from etude.data.reading.example_rows import example_line, kind_of, text_line
 from etude.data.reading.fields import missing, names_in, text_of
 from etude.data.reading.html_text import declared_encoding, html_to_text
 from etude.data.reading.json_rows import lines_of, text_in, values_of
@@ -227,7 +227,7 @@ def _columns(known: list[str], options: ReadingOptions) -> list[str]:
     if options.examples:
         if not (columns := [name for name in known if name in ROW_KEYS]):
             raise unknown_format(known)
-        return columns
+        return [*columns, *(name for name in known if name in KIND_KEYS)]
     if text_field in known:
         return [text_field]
     wanted = [name if name in known else name.partition(".")[0] for name in names_in(text_field)]
@@ -265,7 +265,7 @@ def _checked_row(
     except Unusable as error:
         log.skip(error.reason, row_name, error.detail)
         return
-    yield Piece(Document(text, row_name, origin))
+    yield Piece(Document(text, row_name, origin, kind_of(text)))
 
 
 _READERS: Mapping[str, Reader] = {

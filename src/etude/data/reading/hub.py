@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from etude.data.document import Document
-from etude.data.reading.example_rows import Enough, example_line
+from etude.data.reading.example_rows import Enough, example_line, kind_of
 from etude.data.reading.fields import text_of
 from etude.data.reading.options import ReadingOptions
 from etude.data.reading.piece import MAX_ROW_CHARS, Piece, SourceLog, Unusable
@@ -49,6 +49,7 @@ class HubSource:
             for number, row in enumerate(rows):
                 name = f"{self.name}#{number}"
                 try:
+                    text: str
                     if self.options.examples:
                         text = example_line(row, self.options, log)
                     else:
@@ -58,7 +59,7 @@ class HubSource:
                 except Unusable as error:
                     log.skip(error.reason, name, error.detail)
                 else:
-                    yield Piece(Document(text, name, self.name))
+                    yield Piece(Document(text, name, self.name, kind_of(text)))
         except (InputError, Enough):
             raise
         except Exception as error:  # the library raises a dozen kinds of error, mostly from other libraries

@@ -13,14 +13,14 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, TypeGuard
 
 from etude.data.conversations.conversation import SAMPLED
 from etude.data.reading import builtin, hub
-from etude.data.reading.example_rows import Enough, FirstRows
+from etude.data.reading.example_rows import FirstRows, first_rows
 from etude.data.reading.formats import (
     KNOWN_ENDINGS,
     PLAIN_ENDINGS,
@@ -139,21 +139,26 @@ class StreamSource:
             log.assume("read as rows of JSON", label)
         yield from read_file(self.path, label, self.options, log, ending=ending or None)
 
-    @cached_property
+    @property
     def row_ending(self) -> str:
         """The ending of a file with such rows, if one of the first rows is an example; empty for other text."""
+        return self._begin[0] if self._begin[1].usable or self.has_conversations else ""
+
+    @property
+    def has_conversations(self) -> bool:
+        """Whether one of the first rows is a conversation, or another example that is not plain text."""
+        return self._begin[1].conversations
+
+    @cached_property
+    def _begin(self) -> tuple[str, FirstRows]:
+        """The ending that its first character suggests, and the first rows of a file with this ending."""
         with self.path.open("rb") as file:
             first = file.read(CHUNK_BYTES).removeprefix(codecs.BOM_UTF8).lstrip()[:1]
         ending = {b"{": ".jsonl", b"[": ".json"}.get(first, "")
         if not ending:
-            return ""
-        log = FirstRows()
+            return "", FirstRows()
         options = replace(self.options, examples=True)
-        try:
-            found = any(True for _ in read_file(self.path, self.name, options, log, ending=ending))
-        except Enough:
-            found = log.conversations
-        return ending if found else ""
+        return ending, first_rows(lambda log: read_file(self.path, self.name, options, log, ending=ending))
 
 
 def open_sources(
@@ -257,28 +262,17 @@ def _begins_with_conversations(source: Source) -> bool:
     options = replace(options, examples=True)
     if isinstance(inner, PathSource):
         files = [path for path in inner._files(SourceLog()) if format_of(path) in ROW_ENDINGS]
-        return any(
-            _peek(read_file(path, str(path), options, log), log) for path in files for log in [FirstRows()]
-        )
-    log = FirstRows()
-    if isinstance(inner, StreamSource) and inner.row_ending:
-        return _peek(read_file(inner.path, inner.name, options, log, ending=inner.row_ending), log)
+        looks = (first_rows(partial(read_file, path, str(path), options)) for path in files)
+        return any(look.conversations for look in looks)
+    if isinstance(inner, StreamSource):
+        return inner.has_conversations
     if isinstance(inner, hub.HubSource):
-        return _peek(hub.HubSource(inner.name, inner.text_field, options).pieces(log), log)
+        return first_rows(hub.HubSource(inner.name, inner.text_field, options).pieces).conversations
     return False
 
 
 def _holds_conversations(source: Source) -> TypeGuard[builtin.GeneratedSource]:
     return isinstance(source, builtin.GeneratedSource) and source.generator.conversations
-
-
-def _peek(pieces: Iterator[Piece], log: FirstRows) -> bool:
-    try:
-        for _ in pieces:
-            pass
-    except Enough:
-        pass
-    return log.conversations
 
 
 def _bytes_of_tasks(max_bytes: int | None, *, alone: bool) -> int:

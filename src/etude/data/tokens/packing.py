@@ -101,8 +101,13 @@ def pieces_of(
 
 def num_trained(part: TokenPart, pieces: Pieces) -> int:
     """Return the number of tokens in the pieces of ``part`` that are trained."""
+    return int(trained_in_pieces(part, pieces).sum())
+
+
+def trained_in_pieces(part: TokenPart, pieces: Pieces) -> Int64:
+    """Return (N,) the number of trained tokens in each piece of ``part``."""
     trained, places = _examples(part).trained, zip(pieces.starts, pieces.lengths, strict=True)
-    return sum(int(trained[start + 1 : start + length].sum()) for start, length in places)
+    return np.array([trained[start + 1 : start + length].sum() for start, length in places], np.int64)
 
 
 def _examples(part: TokenPart) -> ExampleTokens:
@@ -255,6 +260,19 @@ class PackedLoader:
     def pairs(self, step: int, first_row: int, num_rows: int) -> tuple[Int64, Int64]:
         """Return :meth:`Packing.pairs` of rows of a step."""
         return self.packing.pairs(self._packed(step, first_row, num_rows)[1])
+
+    def share_of(self, chosen: Mask) -> Callable[[int], float]:
+        """Return a function of the step: the share of its trained tokens that are of the ``chosen`` examples."""
+        packing = self.packing
+        counts = trained_in_pieces(self.part, packing.pieces)
+        both = np.stack([counts, counts * chosen[packing.pieces.numbers]])
+        in_rows = np.stack([both[:, list(row)].sum(1) for row in packing.rows])  # (rows, 2)
+
+        def share(step: int) -> float:
+            every, own = in_rows[self._packed(step, 0, self.batch_rows)[1]].sum(0).tolist()
+            return float(own / every) if every else 0.0
+
+        return share
 
     def windows_at(self, step: int) -> list[Window]:
         """Describe every row of a step, for reports."""

@@ -24,6 +24,7 @@ from etude.diagnose.run.evidence import Evidence
 from etude.diagnose.run.verdict import Rule, Verdict
 from etude.plan.base_values import dial_rates
 from etude.train.rules import rule_named
+from etude.train.spikes import LossWatch
 
 Float64 = npt.NDArray[np.float64]
 
@@ -90,17 +91,17 @@ def rate_too_high(run: Evidence) -> Verdict:
     losses = run.steps.column("loss")
     if len(losses) < BLOCKS:
         return RATE_TOO_HIGH.not_judged(f"only {len(losses)} steps are in the record")
-    start = run.untrained_loss
-    highest, where = max(
-        (float(np.median(part)), int(part_at)) for part, part_at in zip(*_blocks(losses), strict=True)
-    )
+    parts = [(float(np.median(part)), at) for part, at in zip(*_blocks(losses), strict=True)]
+    start, (highest, where) = run.untrained_loss, max(parts)
+    if run.settings.data.replay:  # of held-out answers, while steps train samples of the base as well
+        start = max(start, parts[0][0])
     if highest > (1 + RISE) * start:
         return RATE_TOO_HIGH.problem(
             f"Around step {run.steps[where].step:,} the training loss was {highest:.3f} nats, above the {start:.3f} "
             "of the untrained network.",
             run.lower_rates(4),
         )
-    jumps = [run.steps[index].step for index in spikes(losses.tolist())]
+    jumps = _jumps(run)
     clipped = np.mean(run.steps.column("grad_norm") > run.settings.train.max_grad_norm)
     if jumps:
         text = (
@@ -198,6 +199,20 @@ def spikes(losses: Sequence[float]) -> list[int]:
             oldest = before.popleft()
             total, squares = total - oldest, squares - oldest * oldest
     return indices
+
+
+def _jumps(run: Evidence) -> list[int]:
+    """Return the steps at which the loss jumped.
+
+    In a run that trains samples of its base beside the answers, single steps are compared as in training
+    (:mod:`etude.train.spikes`); nothing is known of them where the text of the run is gone.
+    """
+    if not run.settings.data.replay:
+        return [run.steps[index].step for index in spikes(run.steps.column("loss").tolist())]
+    watch = LossWatch(shares=run.shares)
+    return [
+        event.step for event in run.steps if run.shares and watch.spike(event.step, event.loss) is not None
+    ]
 
 
 def _blocks(losses: Float64) -> tuple[list[Float64], list[int]]:

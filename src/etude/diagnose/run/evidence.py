@@ -22,6 +22,7 @@ from etude.messages import command
 from etude.model.config import ModelConfig
 from etude.run.events import EvalEvent
 from etude.run.history import RunHistory, Steps
+from etude.train.spikes import Shares
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,9 @@ class Evidence:
     losses: LossSpread | Absent
     overlap: Overlap | Absent
     seconds_per_batch: float | Absent  # to make a batch
+    shares: Shares | None = (
+        None  # of samples of the base in the trained tokens of each step, where they are known
+    )
 
     @property
     def num_steps(self) -> int:

@@ -27,6 +27,7 @@ from etude.run.checkpoints import list_checkpoints, newest_good_checkpoint, step
 from etude.run.record import RunRecord
 from etude.train.objectives import objective_kind
 from etude.train.rules import rates_of
+from etude.train.spikes import sampled_shares
 
 LOADING_SECONDS, LOADED_BATCHES = 0.5, 20
 """Time limit and most batches for timing how batches are made."""
@@ -55,6 +56,7 @@ def gather(path: Path) -> Evidence:
         losses=losses,
         overlap=_compare_parts(data),
         seconds_per_batch=_time_loader(settings, data),
+        shares=None if data is None else sampled_shares(data, settings),
     )
 
 

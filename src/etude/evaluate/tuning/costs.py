@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 from etude.data.conversations.conversation import Example
 from etude.data.corpus.corpus import Corpus
@@ -44,12 +45,21 @@ class Readings:
     credits: list[list[float]]
 
 
+class Compared(NamedTuple):
+    """What a tuning cost: on each text, and on each probe. ``probes_dropped``: there was no time for the probes."""
+
+    texts: tuple[TextCost, ...]
+    probes: tuple[ProbeCost, ...]
+    probes_dropped: bool
+
+
 @dataclass
 class Costs:
     """What the base and the tuned model are both measured on; ``probes`` are dropped where there is no time."""
 
     texts: Sequence[ReferenceText]
     probes: Sequence[Probe] = ()
+    probes_dropped: bool = False
 
     def __len__(self) -> int:
         return len(self.texts) + len(self.probes)
@@ -59,19 +69,19 @@ class Costs:
         started = time.monotonic()
         texts = [count(model.read(text)) for text in self.texts]
         seconds = (time.monotonic() - started) * self._relative_size
-        if until is not None and 2 * seconds > SHARE_OF_TIME * (until - time.monotonic()):
+        if self.probes and until is not None and 2 * seconds > SHARE_OF_TIME * (until - time.monotonic()):
             count.total -= 2 * len(self.probes)
-            self.probes = ()
+            self.probes, self.probes_dropped = (), True
         return Readings(texts, [count(credits_of(model, probe)) for probe in self.probes])
 
-    def compare(
-        self, before: Readings, after: Readings
-    ) -> tuple[tuple[TextCost, ...], tuple[ProbeCost, ...]]:
+    def compare(self, before: Readings, after: Readings) -> Compared:
         """Return what the tuning cost on each text and on each probe."""
         texts = zip(self.texts, before.texts, after.texts, strict=True)
         probes = zip(self.probes, before.credits, after.credits, strict=True)
-        return tuple(cost_of(text.name, text.digest, *bits) for text, *bits in texts), tuple(
-            _cost(probe, *credits) for probe, *credits in probes
+        return Compared(
+            tuple(cost_of(text.name, text.digest, *bits) for text, *bits in texts),
+            tuple(_cost(probe, *credits) for probe, *credits in probes),
+            self.probes_dropped,
         )
 
     @property

@@ -100,13 +100,17 @@ class ExaminedTuning:
         return cls(examined.folder, base, corpus, examined.data.tokenizer, examined.settings.data.mask)
 
 
+def details_folder(run: Path) -> Path:
+    """Return the folder of a run that holds the answers of its reports."""
+    return run / "derived" / "tuning"
+
+
 def record_report(
     run: Path, checkpoint: Path, report: Mapping[str, Any], answers: Sequence[Mapping[str, Any]]
 ) -> None:
-    """Write a report with its ``answers`` to derived/tuning, and add it to tuning.jsonl and to the model card."""
-    folder = RunFolder(run)
-    write_json(folder.path / "derived" / "tuning" / f"{checkpoint.name}.json", {**report, "answers": answers})
-    folder.tuning.append(dict(report))
+    """Write a report with its ``answers`` to its folder, and add it to tuning.jsonl and to the model card."""
+    write_json(details_folder(run) / f"{checkpoint.name}.json", {**report, "answers": answers})
+    RunFolder(run).tuning.append(dict(report))
     _write_card(checkpoint, report)
 
 

@@ -6,11 +6,10 @@ import hashlib
 import heapq
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from pathlib import PurePath
 
-from etude.data.conversations.conversation import SAMPLED, Example
+from etude.data.conversations.conversation import Example, is_sampled
 from etude.data.corpus.corpus import Corpus
 
 _FINAL = re.compile("[\\s.!?,;:\u2026\u3002\uff01\uff1f]+\\Z")
@@ -24,11 +23,13 @@ class Question:
         example: the conversation up to the answer, which is its last turn; or a prompt with its completion.
         asked: the text of the last question.
         answer: the reference.
+        kind: of the question, where the data name it.
     """
 
     example: Example
     asked: str
     answer: str
+    kind: str = ""
 
     @property
     def key(self) -> str:
@@ -56,9 +57,19 @@ def question_of(example: Example) -> Question | None:
     return Question(replace(example, messages=messages, untrained=untrained), asked, messages[-1].content)
 
 
-def held_out_questions(documents: Iterable[bytes], most: int) -> tuple[list[Question], int]:
-    """Return at most ``most`` of the questions in the lines of a corpus, a fixed random choice, and their number."""
-    questions = {question.key: question for question in _questions(documents)}
+def held_out_questions(
+    documents: Iterable[bytes], most: int, kind_of: Callable[[int, Question], str] | None = None
+) -> tuple[list[Question], int]:
+    """Return at most ``most`` of the questions in the lines of a corpus, a fixed random choice, and their number.
+
+    ``kind_of`` returns the kind of a question, given the number of its line.
+    """
+    questions = {}
+    for number, document in enumerate(documents):
+        question = question_of(Example.from_json(document.decode("utf-8")))
+        if question is not None:
+            kind = "" if kind_of is None else kind_of(number, question)
+            questions[question.key] = replace(question, kind=kind)
     return [questions[key] for key in sorted(questions)[:most]], len(questions)
 
 
@@ -71,9 +82,7 @@ def training_questions(corpus: Corpus) -> Iterator[Question]:
     """Yield the question of every training example that has one, without those that were sampled from the base."""
     documents = enumerate(corpus.documents("train"))
     return _questions(
-        document
-        for number, document in documents
-        if not PurePath(corpus.name("train", number)[1]).name.startswith(SAMPLED)
+        document for number, document in documents if not is_sampled(corpus.name("train", number)[1])
     )
 
 

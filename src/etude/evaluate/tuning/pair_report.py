@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from etude.data.corpus.corpus import Corpus
-from etude.data.files import key_of
-from etude.data.reference import ReferenceText, built_in_texts
 from etude.errors import InputError
 from etude.evaluate.records import estimate_to_json
-from etude.evaluate.tuning.asking import BLOCK, Respondent
-from etude.evaluate.tuning.costs import Costs, general_probes
-from etude.evaluate.tuning.examined import Base, Counted, ExaminedTuning, Progress, record_report
+from etude.evaluate.tuning.asking import BLOCK
+from etude.evaluate.tuning.examined import Counted, ExaminedTuning, Progress, record_report
 from etude.evaluate.tuning.pair_scores import HeldOutPair, PairScores, held_out_pairs, joined, score_pairs
 from etude.evaluate.tuning.pair_verdict import (
     ERROR_RATES,
@@ -25,51 +20,24 @@ from etude.evaluate.tuning.pair_verdict import (
     pair_figures,
     pairs_verdict,
 )
-from etude.evaluate.tuning.summary import SCHEMA, ProbeCost, TextCost
+from etude.evaluate.tuning.summary import Report
+from etude.evaluate.tuning.tuned import Tuned
 from etude.model.folder import load_config
 from etude.setting_types import Auto
 
 
-@dataclass(frozen=True)
-class PairsReport:
-    """What a tuning on pairs gained and what it cost at one step.
+@dataclass(frozen=True, kw_only=True)
+class PairsReport(Report):
+    """What a tuning on pairs gained and what it cost at one step. ``models``: the base, then the tuned model."""
 
-    Attributes:
-        base: how the user named the base; base_hash: of its files.
-        pairs: the hash of the pairs; held_out: how many the run has; asked: how many were scored; groups: with
-            different questions.
-        skipped: pairs that could not be scored, by reason.
-        models: the base, then the tuned model.
-    """
-
-    step: int
-    base: str
-    base_hash: str
-    pairs: str
-    held_out: int
-    asked: int
-    groups: int
-    skipped: dict[str, int]
     models: tuple[PairFigures, PairFigures]
-    texts: tuple[TextCost, ...]
     verdict: PairsVerdict
-    probes: tuple[ProbeCost, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the line of tuning.jsonl."""
         verdict = self.verdict
         return {
-            "schema": SCHEMA,
-            "event": "tuning",
-            "step": self.step,
-            "base": {"source": self.base, "hash": self.base_hash},
-            "questions": {
-                "hash": self.pairs,
-                "held_out": self.held_out,
-                "asked": self.asked,
-                "groups": self.groups,
-                "skipped": self.skipped,
-            },
+            **super().to_json(),
             "pairs": {
                 "models": [_figures_to_json(model) for model in self.models],
                 "change": {
@@ -77,8 +45,6 @@ class PairsReport:
                     "rejected": estimate_to_json(verdict.rejected),
                 },
             },
-            "texts": [text.to_json() for text in self.texts],
-            "probes": [probe.to_json() for probe in self.probes],
             "verdict": {
                 "claims": verdict.claims,
                 "p_values": verdict.p_values,
@@ -99,25 +65,10 @@ def _figures_to_json(model: PairFigures) -> dict[str, Any]:
 
 
 @dataclass
-class TunedPairs:
-    """A run tuned on pairs, with the held-out pairs that can be scored.
+class TunedPairs(Tuned):
+    """A run tuned on pairs, with the held-out pairs that can be scored."""
 
-    Attributes:
-        folder: of the run.
-        respondent: the base.
-        held_out: how many pairs the run has.
-        skipped: why some of the chosen ones cannot be scored.
-    """
-
-    folder: Path
-    base: Base
-    respondent: Respondent
     pairs: list[HeldOutPair]
-    held_out: int
-    skipped: Counter[str]
-    threads: int | Auto
-    corpus: Corpus
-    texts: tuple[ReferenceText, ...] = field(default_factory=built_in_texts)
 
     @classmethod
     def of(cls, tuning: ExaminedTuning, most_pairs: int, threads: int | Auto = "auto") -> TunedPairs:
@@ -133,8 +84,7 @@ class TunedPairs:
         if not pairs:
             reason = next(iter(skipped), "none of its held-out rows is a pair")
             raise InputError(f"{folder} has no held-out pair to score: {reason}")
-        respondent = Respondent(base.folder, folder / "derived" / "tuning" / "parts", threads)
-        return cls(folder, base, respondent, pairs, held_out, skipped, threads, tuning.corpus)
+        return cls(folder, base, tuning.corpus, held_out, skipped, threads, pairs)
 
     def report(
         self,
@@ -151,10 +101,8 @@ class TunedPairs:
         Raises:
             InputError: the checkpoint is the base itself.
         """
-        step = self.base.require_other(checkpoint)
-        tuned = Respondent(checkpoint, self.respondent.within, self.threads)
+        step, tuned, costs = self.beside(checkpoint, probes)
         blocks = [self.pairs[first : first + BLOCK] for first in range(0, len(self.pairs), BLOCK)]
-        costs = Costs(self.texts, general_probes(self.corpus) if probes else ())
         count = Counted(progress, 2 * (len(costs) + len(blocks)))
         started = time.monotonic()
         before = costs.read(self.respondent, count, until)
@@ -166,22 +114,13 @@ class TunedPairs:
                 break
         self.respondent.release()  # one model in memory at a time
         scores = joined(base), joined([count(score_pairs(tuned, block)) for block in blocks[: len(base)]])
-        texts, probe_costs = costs.compare(before, costs.read(tuned, count))
+        compared = costs.compare(before, costs.read(tuned, count))
         pairs = self.pairs[: len(scores[0].nats)]
         groups = [pair.question for pair in pairs]
         report = PairsReport(
-            step,
-            self.base.source,
-            self.base.hash,
-            key_of([pair.key for pair in pairs]),
-            self.held_out,
-            len(pairs),
-            len(set(groups)),
-            dict(self.skipped),
-            _both_figures(step, groups, *scores),
-            texts,
-            pairs_verdict(groups, *scores, [text.rise for text in texts]),
-            probe_costs,
+            **self.head(step, [pair.key for pair in pairs], groups, compared),
+            models=_both_figures(step, groups, *scores),
+            verdict=pairs_verdict(groups, *scores, [text.rise for text in compared.texts]),
         )
         record_report(self.folder, checkpoint, report.to_json(), _answers(pairs, *scores))
         return report

@@ -16,7 +16,7 @@ from etude.evaluate.records import (
     text_from_json,
 )
 from etude.evaluate.statistics import Estimate
-from etude.evaluate.tuning.summary import SCHEMA
+from etude.evaluate.tuning.summary import MOST_KINDS, SCHEMA
 from etude.messages import command
 from etude.run import RunFolder
 from etude.untrusted import MAX_JSON_BYTES
@@ -35,6 +35,25 @@ class RecordedSystem:
     ended: Estimate | None
     copies: Estimate | None
     wrong_copies: Estimate | None
+
+
+@dataclass(frozen=True)
+class RecordedKind:
+    """Right answers by kind of question, see :class:`etude.evaluate.tuning.summary.KindFigures`."""
+
+    name: str
+    asked: int
+    base: Estimate
+    prompted: Estimate
+    tuned: Estimate
+
+
+@dataclass(frozen=True)
+class RecordedNull:
+    """The share of right answers of a rule without a language model."""
+
+    name: str
+    exact: Estimate
 
 
 @dataclass(frozen=True)
@@ -79,6 +98,9 @@ class RecordedReport:
         systems: those that were asked questions; none for a run on pairs.
         pairs: the base and the tuned model, of a run on pairs; else none.
         probes: general abilities; none where they were not asked.
+        probes_dropped: whether they were not asked for want of time.
+        nulls: rules without a language model, of a classification; else none.
+        kinds: of questions, where the data name them.
         pair_changes: of the log-probabilities of chosen and of rejected answers; None for other runs.
     """
 
@@ -94,6 +116,9 @@ class RecordedReport:
     pairs: tuple[RecordedPairs, ...] = ()
     pair_changes: tuple[Estimate, Estimate] | None = None
     probes: tuple[RecordedProbe, ...] = ()
+    probes_dropped: bool = False
+    nulls: tuple[RecordedNull, ...] = ()
+    kinds: tuple[RecordedKind, ...] = ()
 
 
 def read_reports(run: Path) -> list[RecordedReport]:
@@ -145,6 +170,25 @@ def from_json(line: Mapping[str, Any]) -> RecordedReport:
         if pairs is None
         else (estimate_from_json(pairs["change"]["chosen"]), estimate_from_json(pairs["change"]["rejected"])),
         tuple(_probe(probe) for probe in line.get("probes", [])[:MOST_PROBES]),
+        line.get("probes_dropped") is True,
+        tuple(_null(null) for null in line.get("nulls", [])[:MOST_SYSTEMS]),
+        tuple(_kind(kind) for kind in line.get("kinds", [])[:MOST_KINDS]),
+    )
+
+
+def _null(content: Mapping[str, Any]) -> RecordedNull:
+    return RecordedNull(
+        text_from_json(content["name"], MOST_NAMES), estimate_from_json(content["exact"], 0, 1)
+    )
+
+
+def _kind(content: Mapping[str, Any]) -> RecordedKind:
+    return RecordedKind(
+        text_from_json(content["name"], MOST_NAMES),
+        count_from_json(content["asked"]),
+        estimate_from_json(content["base"], 0, 1),
+        estimate_from_json(content["prompted"], 0, 1),
+        estimate_from_json(content["tuned"], 0, 1),
     )
 
 

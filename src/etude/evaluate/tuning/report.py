@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from etude.data.conversations.shards import has_pairs
 from etude.data.corpus.corpus import Corpus
-from etude.data.files import key_of
-from etude.data.reference import ReferenceText, built_in_texts
 from etude.data.tokens.tokenizer import EtudeTokenizer
 from etude.errors import InputError
 from etude.evaluate.tuning.asking import (
@@ -24,7 +22,7 @@ from etude.evaluate.tuning.asking import (
     numbers_of_examples,
 )
 from etude.evaluate.tuning.classification import Labels
-from etude.evaluate.tuning.costs import Costs, Readings, general_probes
+from etude.evaluate.tuning.costs import Compared, Costs, Readings
 from etude.evaluate.tuning.examined import (
     MOST_QUESTIONS,
     Base,
@@ -34,19 +32,20 @@ from etude.evaluate.tuning.examined import (
     record_report,
 )
 from etude.evaluate.tuning.held_out import held_out_questions, some_questions, training_questions
+from etude.evaluate.tuning.kinds import kind_of
 from etude.evaluate.tuning.pair_report import PairsReport, TunedPairs
 from etude.evaluate.tuning.prompting import TrainingAnswers, training_answers
 from etude.evaluate.tuning.summary import (
     Form,
-    ProbeCost,
     System,
-    TextCost,
     TuningReport,
     best_prompt,
+    figures_by_kind,
     figures_of,
     paired_of,
     shares_of_nulls,
 )
+from etude.evaluate.tuning.tuned import Tuned
 from etude.evaluate.tuning.verdict import groups_of, verdict_of
 from etude.model.folder import load_config
 from etude.run.checkpoints import checkpoint_of_step, list_checkpoints, step_of
@@ -97,30 +96,18 @@ def tuned_run(
 
 
 @dataclass
-class TunedRun:
+class TunedRun(Tuned):
     """A run tuned on conversations, with the questions that it can be asked.
 
     Attributes:
-        folder: of the run.
-        respondent: the base, which answers.
-        held_out: how many questions the run has.
-        skipped: why some of the chosen ones cannot be asked.
         trial: training questions on which the form is chosen in which the base is asked; empty for a base that has a
             chat template.
     """
 
-    folder: Path
-    base: Base
-    respondent: Respondent
     askings: list[Asking]
     training: TrainingAnswers
-    held_out: int
-    skipped: Counter[str]
-    threads: int | Auto
-    corpus: Corpus
     labels: Labels = field(default_factory=Labels)
     trial: tuple[Asking, ...] = ()
-    texts: tuple[ReferenceText, ...] = field(default_factory=built_in_texts)
 
     @classmethod
     def opened(
@@ -137,7 +124,9 @@ class TunedRun:
         Raises:
             InputError: there is none that can be asked.
         """
-        questions, held_out = held_out_questions(corpus.documents("validation"), most_questions)
+        questions, held_out = held_out_questions(
+            corpus.documents("validation"), most_questions, partial(kind_of, corpus)
+        )
         labels = Labels()
         training = training_answers(questions, labels.counted(training_questions(corpus)))
         room = load_config(base.folder).max_position_embeddings
@@ -145,10 +134,9 @@ class TunedRun:
         if not askings:
             reason = next(iter(skipped), "none of its held-out rows has a question with an answer")
             raise InputError(f"{folder} has no held-out question to ask: {reason}")
-        respondent = Respondent(base.folder, folder / "derived" / "tuning" / "parts", threads)
         trial = _trial(corpus, tokenizer, room)
         return cls(
-            folder, base, respondent, askings, training, held_out, skipped, threads, corpus, labels, trial
+            folder, base, corpus, held_out, skipped, threads, askings, training, labels=labels, trial=trial
         )
 
     def report(
@@ -166,9 +154,7 @@ class TunedRun:
         Raises:
             InputError: the checkpoint is the base itself.
         """
-        step = self.base.require_other(checkpoint)
-        tuned = Respondent(checkpoint, self.respondent.within, self.threads)
-        costs = Costs(self.texts, general_probes(self.corpus) if probes else ())
+        step, tuned, costs = self.beside(checkpoint, probes)
         work = _Work(self, tuned, until, progress, costs)
         answers, before, after = work.done()
         report = _report(self, step, answers, costs.compare(before, after), tuned, work.form)
@@ -231,7 +217,7 @@ def _report(
     run: TunedRun,
     step: int,
     answers: dict[int | None, list[Result]],
-    costs: tuple[tuple[TextCost, ...], tuple[ProbeCost, ...]],
+    compared: Compared,
     tuned: Respondent,
     form: Form,
 ) -> TuningReport:
@@ -247,30 +233,23 @@ def _report(
     after = System(f"tuned, step {step:,}", 0, tuple(answers[None]))
     paired = [paired_of(system.results, askings) for system in prompts]
     best = best_prompt(paired)
-    texts, probes = costs
     after_paired = paired_of(after.results, askings)
     nulls = run.labels.nulls(questions)
-    rises = [text.rise for text in texts]
+    rises = [text.rise for text in compared.texts]
     verdict = verdict_of(groups, paired[0], paired[best], after_paired, rises, nulls)
     return TuningReport(
-        step,
-        run.base.source,
-        run.base.hash,
-        key_of([question.key for question in questions]),
-        run.held_out,
-        len(askings),
-        len(set(groups)),
-        sum(result.answer is not None for result in after.results),
-        dict(run.skipped),
-        tuple(figures_of(system, askings, groups, run.training.answers) for system in (*prompts, after)),
-        prompts[best].examples,
-        texts,
-        verdict,
-        ", ".join(sorted(tuned.dtypes | run.respondent.dtypes)),
-        len(set(references)),
-        form,
-        shares_of_nulls(nulls, groups),
-        probes,
+        **run.head(step, [question.key for question in questions], groups, compared),
+        short=sum(result.answer is not None for result in after.results),
+        systems=tuple(
+            figures_of(system, askings, groups, run.training.answers) for system in (*prompts, after)
+        ),
+        best=prompts[best].examples,
+        verdict=verdict,
+        decoding=", ".join(sorted(tuned.dtypes | run.respondent.dtypes)),
+        answers=len(set(references)),
+        form=form,
+        nulls=shares_of_nulls(nulls, groups),
+        kinds=figures_by_kind(questions, groups, paired[0], paired[best], after_paired),
     )
 
 

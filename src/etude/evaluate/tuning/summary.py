@@ -10,12 +10,14 @@ from etude.evaluate.records import estimate_to_json
 from etude.evaluate.statistics import Estimate, proportion
 from etude.evaluate.tuning.asking import Asking, Result, TextBits
 from etude.evaluate.tuning.classification import Null
-from etude.evaluate.tuning.held_out import squeezed
+from etude.evaluate.tuning.held_out import Question, squeezed
 from etude.evaluate.tuning.paired_tests import ratio
 from etude.evaluate.tuning.prompting import is_right
 from etude.evaluate.tuning.verdict import Paired, Rise, Verdict, error_rates
 
 SCHEMA = 1
+MOST_KINDS = 20
+"""Most kinds of questions with a row of their own."""
 Form = Literal["chat template", "ChatML", "plain text"]
 """How the base is asked: by its own template, or, without one, in the better of two forms on training questions."""
 
@@ -127,21 +129,37 @@ class ProbeCost:
 
 
 @dataclass(frozen=True)
-class TuningReport:
-    """What a tuning gained and what it cost at one step.
+class KindFigures:
+    """The share of right answers to the short questions of one kind, with 95 % intervals over groups of questions.
+
+    Attributes:
+        asked: their number.
+        prompted: of the base with its best prompt.
+    """
+
+    name: str
+    asked: int
+    base: Estimate
+    prompted: Estimate
+    tuned: Estimate
+
+    def to_json(self) -> dict[str, Any]:
+        systems = {"base": self.base, "prompted": self.prompted, "tuned": self.tuned}
+        shares = {name: estimate_to_json(share) for name, share in systems.items()}
+        return {"name": self.name, "asked": self.asked, **shares}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What every report on a tuning begins with.
 
     Attributes:
         base: how the user named the base; base_hash: of its files.
-        questions: the hash of the questions; held_out: how many the run has; asked: how many were asked; groups: how
-            many count on their own; short: how many answers are compared exactly.
-        skipped: questions that could not be asked, by reason.
-        systems: the base without a prompt first, the tuned model last.
-        best: the number of examples in the best prompt of the base.
-        decoding: the dtype in which the questions were answered.
-        answers: how many different answers the asked questions have.
-        form: how the base was asked.
-        nulls: of a classification, the share of right answers of rules without a language model, by name.
+        questions: the hash of the questions, or pairs; held_out: how many the run has; asked: how many were used;
+            groups: how many count on their own.
+        skipped: those that could not be used, by reason.
         probes: general abilities before and after; none if they were not asked.
+        probes_dropped: whether they were not asked for want of time.
     """
 
     step: int
@@ -151,21 +169,13 @@ class TuningReport:
     held_out: int
     asked: int
     groups: int
-    short: int
     skipped: dict[str, int]
-    systems: tuple[Figures, ...]
-    best: int
     texts: tuple[TextCost, ...]
-    verdict: Verdict
-    decoding: str
-    answers: int
-    form: Form = "chat template"
-    nulls: tuple[tuple[str, Estimate], ...] = ()
     probes: tuple[ProbeCost, ...] = ()
+    probes_dropped: bool = False
 
     def to_json(self) -> dict[str, Any]:
-        """Return the line of tuning.jsonl."""
-        verdict = self.verdict
+        """Return what every line of tuning.jsonl has."""
         return {
             "schema": SCHEMA,
             "event": "tuning",
@@ -176,16 +186,50 @@ class TuningReport:
                 "held_out": self.held_out,
                 "asked": self.asked,
                 "groups": self.groups,
-                "answers": self.answers,
-                "short": self.short,
                 "skipped": self.skipped,
             },
+            "texts": [text.to_json() for text in self.texts],
+            "probes": [probe.to_json() for probe in self.probes],
+            "probes_dropped": self.probes_dropped,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuningReport(Report):
+    """What a tuning on conversations gained and what it cost at one step.
+
+    Attributes:
+        short: how many answers are compared exactly.
+        systems: the base without a prompt first, the tuned model last.
+        best: the number of examples in the best prompt of the base.
+        decoding: the dtype in which the questions were answered.
+        answers: how many different answers the asked questions have.
+        form: how the base was asked.
+        nulls: of a classification, the share of right answers of rules without a language model, by name.
+        kinds: the share of right answers by kind of question, where the data name kinds.
+    """
+
+    short: int
+    systems: tuple[Figures, ...]
+    best: int
+    verdict: Verdict
+    decoding: str
+    answers: int
+    form: Form = "chat template"
+    nulls: tuple[tuple[str, Estimate], ...] = ()
+    kinds: tuple[KindFigures, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the line of tuning.jsonl."""
+        head, verdict = super().to_json(), self.verdict
+        return {
+            **head,
+            "questions": {**head["questions"], "answers": self.answers, "short": self.short},
             "systems": [system.to_json() for system in self.systems],
             "best_examples": self.best,
             "form": self.form,
             "nulls": [{"name": name, "exact": estimate_to_json(share)} for name, share in self.nulls],
-            "texts": [text.to_json() for text in self.texts],
-            "probes": [probe.to_json() for probe in self.probes],
+            "kinds": [kind.to_json() for kind in self.kinds],
             "verdict": {
                 "claims": verdict.claims,
                 "measure": verdict.measure,
@@ -243,6 +287,26 @@ def shares_of_nulls(nulls: Sequence[Null], groups: Sequence[str]) -> tuple[tuple
     """Return the share of right answers of each rule."""
     shares = ((null.name, share_of(null.exact, groups)) for null in nulls)
     return tuple((name, share) for name, share in shares if share is not None)
+
+
+def figures_by_kind(
+    questions: Sequence[Question], groups: Sequence[str], base: Paired, best: Paired, tuned: Paired
+) -> tuple[KindFigures, ...]:
+    """Return the figures of each kind of question, by name; none where the data name fewer than two, or very many."""
+    kinds = sorted({question.kind for question in questions} - {""})
+    if not 1 < len(kinds) <= MOST_KINDS:
+        return ()
+    figures = []
+    for kind in kinds:
+        own = [at for at, question in enumerate(questions) if question.kind == kind]
+        of_kind = [groups[at] for at in own]
+        of_base, of_best, of_tuned = (
+            share_of([system.exact[at] for at in own], of_kind) for system in (base, best, tuned)
+        )
+        if of_base and of_best and of_tuned:  # some of its answers are short
+            asked = sum(tuned.exact[at] is not None for at in own)
+            figures.append(KindFigures(kind, asked, of_base, of_best, of_tuned))
+    return tuple(figures)
 
 
 def share_of(values: Sequence[bool | None], groups: Sequence[str]) -> Estimate | None:

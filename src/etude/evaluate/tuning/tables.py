@@ -32,6 +32,7 @@ PROBES_NOTE = (
     "abilities: probes that have nothing to do with the tuning; both models answered the same items, and the verdict "
     "does not count them"
 )
+PROBES_DROPPED = "abilities: not asked, for want of time; `etude eval RUN --suite tuning` asks them"
 PAIR_HEADINGS = (
     "chosen one more probable (95 %)",
     "gained",
@@ -48,10 +49,14 @@ def print_reports(reports: Sequence[TuningReport | PairsReport], as_json: bool, 
     of_pairs = [report for report in reports if isinstance(report, PairsReport)]
     others = [report for report in reports if isinstance(report, TuningReport)]
     console.print(pairs_table(of_pairs) if of_pairs else systems_table(others))
+    if others and others[-1].kinds:
+        console.print(kinds_table(others[-1]))
     console.print(texts_table(reports))
     if reports[-1].probes:
         console.print(probes_table(reports[-1].probes))
         print_line(console, PROBES_NOTE)
+    elif reports[-1].probes_dropped:
+        print_line(console, PROBES_DROPPED)
     for line in lines_of_pairs(of_pairs) if of_pairs else lines_of(others):
         print_line(console, line)
 
@@ -80,8 +85,8 @@ def lines_of_pairs(reports: Sequence[PairsReport]) -> list[str]:
     chosen = "" if last.asked == last.held_out else f" of {last.held_out:,}"
     return [
         *(f"verdict, step {report.step:,}: {report.verdict.sentence}" for report in reports),
-        f"{last.asked:,}{chosen} held-out pairs with {last.groups:,} different questions ({last.pairs[:16]}); gained: "
-        "share of pairs whose chosen answer gained on the rejected one since the base; nats per token: "
+        f"{last.asked:,}{chosen} held-out pairs with {last.groups:,} different questions ({last.questions[:16]}); "
+        "gained: share of pairs whose chosen answer gained on the rejected one since the base; nats per token: "
         "log-probability of the answers, summed over pairs, by their tokens",
         *(f"not scored: {count:,}: {reason}" for reason, count in last.skipped.items()),
         PAIR_ERROR_RATES,
@@ -96,6 +101,19 @@ def systems_table(reports: Sequence[TuningReport]) -> NamedTable:
     for name, share in reports[-1].nulls:
         rows.append((Text(name), list(map(Text, ["", _share(share), *[""] * (len(HEADINGS) - 2)]))))
     return NamedTable("system", [Column(heading, right=True, wraps=True) for heading in HEADINGS], rows)
+
+
+def kinds_table(report: TuningReport) -> NamedTable:
+    """Make a table of the share of right answers to each kind of question."""
+    headings = ["questions", "base (95 %)", f"base, {report.best} examples", "tuned (95 %)"]
+    rows = []
+    for kind in report.kinds:
+        cells = [f"{kind.asked:,}", *map(_share, (kind.base, kind.prompted, kind.tuned))]
+        rows.append(
+            (Text(shown(kind.name)), [Text(cell) for at, cell in enumerate(cells) if at != 2 or report.best])
+        )
+    columns = [Column(heading, right=True) for at, heading in enumerate(headings) if at != 2 or report.best]
+    return NamedTable(f"right answers, step {report.step:,}", columns, rows)
 
 
 def texts_table(reports: Sequence[TuningReport | PairsReport]) -> NamedTable:

@@ -10,7 +10,8 @@ Only the difference of two log-probabilities is trained, so both may fall. :clas
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -21,10 +22,9 @@ from torch import Tensor
 
 from etude.config import Resolved, Settings
 from etude.data.prepared_data import PreparedData
-from etude.data.tokens.coverage import IGNORE_INDEX
+from etude.data.tokens.coverage import IGNORE_INDEX, is_text
 from etude.data.tokens.packing import PackedLoader, PackedWindows, Packing
 from etude.data.tokens.parts import TokenPart
-from etude.data.tokens.rows import evaluation_windows
 from etude.device import Device
 from etude.errors import EtudeError, InputError
 from etude.model.language_model import LanguageModel
@@ -34,6 +34,7 @@ from etude.train.loss import MOST_LOGITS, piece_positions, token_losses, trained
 from etude.train.objectives.contract import ObjectiveKind, ObjectiveParts
 from etude.train.objectives.conversation import NAMES, TrainedTokens
 from etude.train.objectives.next_token import NextToken, next_token_arguments
+from etude.train.validation import Score, ValidationText
 
 PREFERENCE = "preference"
 CHOSEN = "the chosen answers of pairs"
@@ -239,16 +240,20 @@ def preference(parts: ObjectiveParts) -> Preference:
 
 
 @torch.no_grad()
-def log_probabilities(
+def _answers(
     model: LanguageModel, packing: Packing, device: Device
-) -> tuple[Int64, Float[Tensor, "P 2"]]:
-    """Return the numbers of the pairs in packed rows, and the log-probabilities of their answers, in float64."""
+) -> Iterator[tuple[Int64, list[tuple[int, int]], Float[Tensor, " N"], Int64]]:
+    """Yield the answers in packed rows, some rows at a time.
+
+    Yields:
+        The numbers of the pairs; the trained tokens of both answers of each; the cross-entropies of these tokens, in
+        order; and their ids.
+    """
     examples = packing.part.examples
     assert examples is not None
     head = model.unembedding()
     vocabulary = head[0].shape[0]
     rows_at_once = max(1, MOST_LOGITS // vocabulary // packing.context)
-    numbers, found = [], []
     for first in range(0, len(packing.rows), rows_at_once):
         rows = np.arange(first, min(first + rows_at_once, len(packing.rows)))
         inputs, targets = packing.batch(rows)
@@ -258,10 +263,19 @@ def log_probabilities(
         with device.autocast():
             hidden = model.hidden(to_device(inputs, device), document_ids=owners)
             losses = trained_losses(hidden, to_device(targets, device), *head, at_once=_at_once(head[0]))
-        in_rows, counts = packing.pairs(rows)
-        numbers.append(in_rows)
+        numbers, counts = packing.pairs(rows)
         pairs = [(int(chosen), int(rejected)) for chosen, rejected in counts]
-        found.append(answer_log_probabilities(losses, pairs).cpu().double())
+        yield numbers, pairs, losses, targets[targets != IGNORE_INDEX]
+
+
+def log_probabilities(
+    model: LanguageModel, packing: Packing, device: Device
+) -> tuple[Int64, Float[Tensor, "P 2"]]:
+    """Return the numbers of the pairs in packed rows, and the log-probabilities of their answers, in float64."""
+    numbers, found = [], []
+    for in_rows, counts, losses, _ in _answers(model, packing, device):
+        numbers.append(in_rows)
+        found.append(answer_log_probabilities(losses, counts).cpu().double())
     return np.concatenate(numbers), torch.cat(found)
 
 
@@ -283,40 +297,50 @@ class HeldOutPairs:
     """Measure the held-out pairs: their loss, how often the chosen answer gains, and the probability of each.
 
     Attributes:
-        windows: the rows of all evaluations of the run.
+        text: the chosen answers, which evaluations score as text.
         reference: (examples, 2) log-probabilities at step 0.
     """
 
-    windows: PackedWindows
-    device: Device
+    text: ValidationText
     beta: float
     reference: Tensor
 
     @classmethod
-    def of(
-        cls, data: PreparedData, settings: Resolved, device: Device, constants: Mapping[str, Tensor]
-    ) -> HeldOutPairs:
+    def of(cls, text: ValidationText, settings: Resolved, constants: Mapping[str, Tensor]) -> HeldOutPairs:
         """Return the measure of a run with these settings, whose reference is in ``constants``."""
-        windows = evaluation_windows(data.validation, settings.train.context, settings.train.eval_tokens)
-        assert isinstance(windows, PackedWindows)
-        return cls(windows, device, settings.train.beta, constants[REFERENCE_PARTS[1]])
+        return cls(text, settings.train.beta, constants[REFERENCE_PARTS[1]])
 
     def __call__(
         self, model: LanguageModel, step: int, tokens_seen: int, wall_time: float
-    ) -> PreferenceEvent:
-        """Return the means over the pairs, for the log."""
-        numbers, found = log_probabilities(model, self.windows.packing, self.device)
-        logits = pair_logits(found, self.reference[torch.from_numpy(numbers)], self.beta)
-        return PreferenceEvent(
+    ) -> tuple[PreferenceEvent, Score]:
+        """Return the means over the pairs, for the log, and the score of the text. Each answer is read once."""
+        windows, not_text = self.text.windows, self.text.part.not_text
+        assert isinstance(windows, PackedWindows)
+        chosen_nats, text_nats, num_chosen = 0.0, 0.0, 0
+        numbers, found = [], []
+        for in_rows, counts, losses, ids in _answers(model, windows.packing, self.text.device):
+            numbers.append(in_rows)
+            found.append(answer_log_probabilities(losses, counts).cpu().double())
+            of_chosen = torch.tensor([True, False]).repeat(len(counts))
+            of_chosen = of_chosen.repeat_interleave(torch.tensor(counts).flatten())
+            nats = losses.cpu().double()[of_chosen]
+            chosen_nats += nats.sum().item()
+            text_nats += nats[torch.from_numpy(is_text(ids, not_text))[of_chosen]].sum().item()
+            num_chosen += len(nats)
+        answers = torch.cat(found)
+        logits = pair_logits(answers, self.reference[torch.from_numpy(np.concatenate(numbers))], self.beta)
+        event = PreferenceEvent(
             step,
             tokens_seen,
             wall_time,
             float(F.softplus(-logits).mean()),
             float((logits > self.beta * ROUNDING).double().mean()),
-            float(found[:, 0].mean()),
-            float(found[:, 1].mean()),
-            len(numbers),
+            float(answers[:, 0].mean()),
+            float(answers[:, 1].mean()),
+            len(answers),
         )
+        bits_per_byte = text_nats / math.log(2) / self.text.source_bytes
+        return event, Score(chosen_nats / num_chosen, bits_per_byte, num_chosen)
 
 
 OBJECTIVE = ObjectiveKind(preference, chosen_tokens, require_pairs, reference_log_probabilities)
