@@ -82,6 +82,17 @@ Beta = Annotated[
         help="For pairs of a chosen and a rejected answer (DPO): a smaller one lets the model move further; usual: 0.1."
     ),
 ]
+Reward = Annotated[
+    bool,
+    typer.Option(
+        "--reward",
+        help="With --from: sample answers to builtin:sums, builtin:copying or builtin:format, and let right ones gain.",
+    ),
+]
+ShuffleRewards = Annotated[
+    bool,
+    typer.Option("--shuffle-rewards", help="With --reward: its null, which can learn nothing."),
+]
 StopEarly = Annotated[
     bool,
     typer.Option(
@@ -137,6 +148,8 @@ def train(
     lora_alpha: LoraAlpha = None,
     replay: Replay = None,
     beta: Beta = None,
+    reward: Reward = False,
+    shuffle_rewards: ShuffleRewards = False,
     stop_early: StopEarly = False,
     stop_after: StopAfter = None,
     accept_record: AcceptRecord = False,
@@ -157,6 +170,8 @@ def train(
         "train.only": only,
         "model.base": base,
         **_tuning(lora, lora_r, lora_alpha, beta, replay, stop_early),
+        "train.objective": "reward" if reward else None,
+        "train.shuffle_rewards": shuffle_rewards or None,
         "run.seed": seed,
         "run.name": name,
     }

@@ -36,6 +36,7 @@ from etude.evaluate.tuning.examined import (
 from etude.evaluate.tuning.held_out import held_out_questions, some_questions, training_questions
 from etude.evaluate.tuning.pair_report import PairsReport, TunedPairs
 from etude.evaluate.tuning.prompting import TrainingAnswers, training_answers
+from etude.evaluate.tuning.reward_null import nulls_of_rewards
 from etude.evaluate.tuning.summary import (
     Form,
     ProbeCost,
@@ -249,7 +250,7 @@ def _report(
     best = best_prompt(paired)
     texts, probes = costs
     after_paired = paired_of(after.results, askings)
-    nulls = run.labels.nulls(questions)
+    nulls = [*run.labels.nulls(questions), *nulls_of_rewards(run.folder, step, questions)]
     rises = [text.rise for text in texts]
     verdict = verdict_of(groups, paired[0], paired[best], after_paired, rises, nulls)
     return TuningReport(

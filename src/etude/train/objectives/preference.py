@@ -126,7 +126,7 @@ class Preference(NextToken):
             recompute=self._recompute,
         )
         head = self.model.unembedding()
-        losses = trained_losses(hidden, part.targets, *head, at_once=_at_once(head[0]))
+        losses = trained_losses(hidden, part.targets, *head, at_once=answers_at_once(head[0]))
         logits = pair_logits(answer_log_probabilities(losses, part.counts), part.reference, self._beta)
         return F.softplus(-logits).sum().to(head[0].dtype)
 
@@ -191,7 +191,7 @@ class Preference(NextToken):
         )
 
 
-def _at_once(weight: Tensor) -> int:
+def answers_at_once(weight: Tensor) -> int:
     """Return the positions whose logits are in memory together: three tables of that size are, in the backward pass."""
     return max(1, piece_positions(weight.shape[0], lean=True) // 3)
 
@@ -257,7 +257,9 @@ def log_probabilities(
         owners = to_device(packing.stacked(rows, 3), device)
         with device.autocast():
             hidden = model.hidden(to_device(inputs, device), document_ids=owners)
-            losses = trained_losses(hidden, to_device(targets, device), *head, at_once=_at_once(head[0]))
+            losses = trained_losses(
+                hidden, to_device(targets, device), *head, at_once=answers_at_once(head[0])
+            )
         in_rows, counts = packing.pairs(rows)
         numbers.append(in_rows)
         pairs = [(int(chosen), int(rejected)) for chosen, rejected in counts]

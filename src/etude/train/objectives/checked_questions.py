@@ -1,0 +1,98 @@
+"""Questions whose sampled answers can be checked, as tokens."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from etude.data.checked.generator import is_right
+from etude.data.tokens.parts import TokenPart
+from etude.data.tokens.tokenizer import EtudeTokenizer
+from etude.errors import InputError
+from etude.train.batch import Int64
+
+ANSWER_ROOM = 8
+"""Tokens by which a sampled answer may be longer than the longest right one: what is longer still is not right."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A sampled answer: its tokens, the one that ends it included, their log-probabilities, and whether it ended."""
+
+    token_ids: Sequence[int]
+    logprobs: Sequence[float]
+    ended: bool
+
+
+Sampler = Callable[[Sequence[Sequence[int]], Sequence[int], int], Sequence[Answer]]
+"""From the tokens of prompts, a seed for each, and the most new tokens to an answer to each, by the current weights."""
+
+
+@dataclass(frozen=True, eq=False)
+class CheckedQuestions:
+    """The questions of a part that fit into a row together with an answer.
+
+    Attributes:
+        numbers: their numbers in the part.
+        most_new: most tokens of a sampled answer.
+    """
+
+    part: TokenPart
+    tokenizer: EtudeTokenizer
+    numbers: Int64
+    most_new: int
+
+    @classmethod
+    def of(cls, part: TokenPart, tokenizer: EtudeTokenizer, context: int) -> CheckedQuestions:
+        """Choose the questions of a part for rows of ``context`` tokens.
+
+        Raises:
+            InputError: none fits.
+        """
+        assert part.examples is not None
+        begins = part.documents[:-1]
+        trained = np.add.reduceat(part.examples.trained.astype(np.int64), begins)
+        most_new = int(trained.max()) + ANSWER_ROOM
+        before = (
+            np.diff(part.documents) - trained
+        )  # an upper bound: a template may write something after an answer
+        numbers = np.flatnonzero((trained > 0) & (before + most_new <= context + 1))
+        if not len(numbers):
+            raise InputError(
+                f"no question fits into {context} tokens together with an answer of {most_new}: choose a longer "
+                "context (--set train.context)"
+            )
+        return cls(part, tokenizer, numbers.astype(np.int64), most_new)
+
+    def prompt(self, number: int) -> list[int]:
+        """Return the tokens before the answer to a question."""
+        begin, first, _ = self._places(number)
+        tokens: list[int] = self.part.window(begin, first - begin).tolist()
+        return tokens
+
+    def is_right(self, number: int, answer: Answer) -> bool:
+        """Return whether a sampled answer to a question is right, and ends."""
+        if not answer.ended:
+            return False
+        _, first, end = self._places(number)
+        reference = self._text(self.part.window(first, end - first).tolist())
+        return is_right(self._text(answer.token_ids), reference)
+
+    def _text(self, tokens: Sequence[int]) -> str:
+        return self.tokenizer.decode(list(tokens), skip_special_tokens=True).strip()
+
+    def _places(self, number: int) -> tuple[int, int, int]:
+        """Return the indices of the first token of an example, of its answer, and after its answer."""
+        assert self.part.examples is not None
+        begin, end = int(self.part.documents[number]), int(self.part.documents[number + 1])
+        trained = np.flatnonzero(self.part.examples.trained[begin:end])
+        return begin, begin + int(trained[0]), begin + int(trained[-1]) + 1
+
+
+def answer_seed(seed: int, step: int, row: int) -> int:
+    """Return the seed of the answer in a row of a step."""
+    digest = hashlib.blake2b(f"answer {seed} {step} {row}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
