@@ -26,6 +26,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -210,7 +211,7 @@ class Reward(Objective):
         """Return row ``place`` of a micro-batch, as input of the network."""
         assert isinstance(part, RewardBatch)
         names = [field.name for field in fields(RewardRow) if field.name != "dropout"]
-        tensors = {name: getattr(part, name) for name in names}
+        tensors: dict[str, Any] = {name: getattr(part, name) for name in names}
         row = slice(place, place + 1)
         return RewardRow(**{name: None if value is None else value[row] for name, value in tensors.items()})
 
@@ -222,7 +223,8 @@ class Reward(Objective):
         else:
             prompt = np.array(self._questions.prompt(self._numbers(step)[0]), np.int64)[None, :num_tokens]
             arrays = [prompt, np.full_like(prompt, IGNORE_INDEX), np.zeros_like(prompt)]
-        return Row(*(to_device(np.ascontiguousarray(values), self._device) for values in arrays))
+        inputs, targets, owners = (to_device(np.ascontiguousarray(values), self._device) for values in arrays)
+        return Row(inputs, targets, owners)
 
     def row_sources(self, step: int) -> list[RowSource]:
         """Return the question of each row of ``step``."""
