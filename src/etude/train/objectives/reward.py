@@ -211,9 +211,11 @@ class Reward(Objective):
         """Return row ``place`` of a micro-batch, as input of the network."""
         assert isinstance(part, RewardBatch)
         names = [field.name for field in fields(RewardRow) if field.name != "dropout"]
-        tensors: dict[str, Any] = {name: getattr(part, name) for name in names}
-        row = slice(place, place + 1)
-        return RewardRow(**{name: None if value is None else value[row] for name, value in tensors.items()})
+        tensors = {name: getattr(part, name) for name in names}
+        row: dict[str, Any] = {
+            name: None if value is None else value[place : place + 1] for name, value in tensors.items()
+        }
+        return RewardRow(**row)
 
     def first_row(self, step: int, num_tokens: int) -> Row:
         """Return the first row of ``step`` if its batch is the newest, else its question alone."""
