@@ -93,11 +93,18 @@ class TrainSettings(Section, Generic[Open]):
     objective: ObjectiveName = "next-token"
     """Training objective: ``next-token`` (the loss of every token), ``answer-only`` (only of tokens after
     ``answer_separator``), ``conversation`` (of answers in conversations), ``preference`` (that a chosen answer gains on
-    a rejected one), or one that a plugin registers (`etude.registry`). The rows decide between these two."""
+    a rejected one), ``reward`` (that right ones among sampled answers gain), or one that a plugin registers
+    (`etude.registry`). The rows decide between conversation and preference."""
     answer_separator: Annotated[str, Field(min_length=1)] = "="
     """Text before the answer in every document, for the objective ``answer-only``."""
     beta: Rate = 0.1
     """Strength of the objective ``preference``: a smaller one lets the model move further from its base."""
+    group: Count = 8
+    """Answers that are sampled to each question of a step, for the objective ``reward``."""
+    kl: float = Field(0.0, ge=0)
+    """Weight of the divergence from the base in the objective ``reward``, for runs with an adapter."""
+    shuffle_rewards: bool = False
+    """Permute the rewards among the sampled answers of a step: the null of the objective ``reward``."""
     seconds: Rate | Auto = "auto"
     """Time budget of the run, in seconds: size and steps follow from it (with a base model, steps). Auto: none."""
     steps: Steering[Count | Open] = AUTO

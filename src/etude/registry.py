@@ -201,6 +201,7 @@ OBJECTIVES: Registry[Any] = Registry(
         "answer-only": "etude.train.objectives.answer_only:OBJECTIVE",
         "conversation": "etude.train.objectives.conversation:OBJECTIVE",
         "preference": "etude.train.objectives.preference:OBJECTIVE",
+        "reward": "etude.generate.reward:OBJECTIVE",
     },
     "etude.train.objectives.contract:require_kind",
 )

@@ -13,7 +13,8 @@ from etude.errors import InputError
 SOURCES_HELP = (
     "Files, folders, `-` for standard input, `hf:owner/name`, `builtin:primer`, `builtin:python`, `builtin:repeats`, "
     "`builtin:modular`, or `builtin:tasks` beside any of them. Conversations, for a model of the primer: "
-    "`builtin:primer-instructions`."
+    "`builtin:primer-instructions`. Questions whose answers are checked: `builtin:sums`, `builtin:copying`, "
+    "`builtin:format`."
 )
 
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="Settings in a TOML file.")]

@@ -82,6 +82,17 @@ Beta = Annotated[
         help="For pairs of a chosen and a rejected answer (DPO): a smaller one lets the model move further; usual: 0.1."
     ),
 ]
+Reward = Annotated[
+    bool,
+    typer.Option(
+        "--reward",
+        help="With --from: sample answers to builtin:sums, builtin:copying or builtin:format, and let right ones gain.",
+    ),
+]
+ShuffleRewards = Annotated[
+    bool,
+    typer.Option("--shuffle-rewards", help="With --reward: its null, which can learn nothing."),
+]
 StopEarly = Annotated[
     bool,
     typer.Option(
@@ -110,6 +121,7 @@ PLACES = (
     "Runs are written below `runs` (`--set run.folder=FOLDER` for another place). Prepared text is kept in "
     "`~/.cache/etude`; the environment variable `ETUDE_CACHE` names another folder."
 )
+ACCEPTED = "--accept-damaged-record is for an existing run: add --resume RUN or --fork RUN@STEP"
 USUAL_RANK = 16
 """Rank of an adapter with --lora alone."""
 Job = Callable[[Any], Any]
@@ -137,6 +149,8 @@ def train(
     lora_alpha: LoraAlpha = None,
     replay: Replay = None,
     beta: Beta = None,
+    reward: Reward = False,
+    shuffle_rewards: ShuffleRewards = False,
     stop_early: StopEarly = False,
     stop_after: StopAfter = None,
     accept_record: AcceptRecord = False,
@@ -146,7 +160,6 @@ def train(
     """Grow a language model from text. Without arguments: from Etude's own stories, in minutes."""
     from etude.config import load_settings
 
-    _refuse(None not in (time, steps), "--time chooses the number of steps: give --time or --steps, not both")
     named = {
         "data.sources": tuple(sources) if sources else None,
         "train.seconds": None if time is None else parse_duration(time),
@@ -156,7 +169,7 @@ def train(
         "train.steps": steps,
         "train.only": only,
         "model.base": base,
-        **_tuning(lora, lora_r, lora_alpha, beta, replay, stop_early),
+        **_tuning(lora, lora_r, lora_alpha, beta, replay, stop_early, reward, shuffle_rewards),
         "run.seed": seed,
         "run.name": name,
     }
@@ -173,8 +186,7 @@ def train(
         _refuse(changed, "--fork has its parent's settings: change some with --set, --steps or --name")
         _watched(lambda jobs: jobs.fork(fork, values=values, **options), Path(fork).absolute().parent, studio)
     else:
-        existing = "--accept-damaged-record is for an existing run: add --resume RUN or --fork RUN@STEP"
-        _refuse(accept_record, existing)
+        _refuse(accept_record, ACCEPTED)
         _grow(load_settings(config, changes, values), limit, studio, dry_run)
 
 
@@ -193,6 +205,8 @@ def _tuning(
     beta: float | None,
     replay: float | None,
     stop_early: bool,
+    reward: bool,
+    shuffle_rewards: bool,
 ) -> dict[str, Any]:
     """Return the settings that only a tuning has, by key; None for those that the user did not name."""
     _refuse(bool(lora and rank == 0), "--lora-r 0 is no adapter: give a rank of at least 1, or omit --lora")
@@ -207,6 +221,8 @@ def _tuning(
         "train.lora_alpha": alpha,
         "train.beta": beta,
         "train.stop_early": stop_early or None,
+        "train.objective": "reward" if reward else None,
+        "train.shuffle_rewards": shuffle_rewards or None,
         "data.replay": replay,
     }
 
@@ -215,6 +231,8 @@ def _grow(settings: Settings, limit: float | None, studio: bool, dry_run: bool) 
     """Train a new run, or print its plan if ``dry_run``."""
     from etude.setting_declarations import require_model_to_adapt, require_text_to_forget
 
+    timed = settings.train.seconds != "auto" and settings.train.steps != "auto"
+    _refuse(timed, "--time chooses the number of steps: give --time or --steps, not both")
     for require in (require_model_to_adapt, require_text_to_forget):  # before the text is prepared
         require(settings)
     if dry_run:

@@ -8,7 +8,8 @@ contributions of neurons, sees the matrix that the layer computes with. The para
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
@@ -123,6 +124,20 @@ def dropped_product(
         return None
     assert isinstance(layer, LoRALinear)
     return layer.product.detach(), mask[0] * keep_scale(layer.dropout) - 1.0
+
+
+@contextmanager
+def adapter_off(model: nn.Module) -> Iterator[None]:
+    """Let the network compute as its base in the block: each branch counts 0 times."""
+    layers = [layer for layer in model.modules() if isinstance(layer, LoRALinear)]
+    scales = [layer.scale for layer in layers]
+    for layer in layers:
+        layer.scale = 0.0
+    try:
+        yield
+    finally:
+        for layer, scale in zip(layers, scales, strict=True):
+            layer.scale = scale
 
 
 def first_factors(model: nn.Module, config: ModelConfig, seed: int) -> dict[str, Tensor]:

@@ -19,7 +19,9 @@ from etude.model.cost import training_flops_per_token
 from etude.plan.cadence import SCORING
 from etude.plan.derivation import Dial, Table, derives, require_whole_parts
 from etude.text_settings import TokenizerSettings
+from etude.train.objectives.checked_questions import ANSWER_ROOM
 from etude.train.objectives.preference import PREFERENCE
+from etude.train.objectives.reward import REWARD
 from etude.train.rules import Rate, rates_of
 
 BASE_EPOCHS = 2
@@ -59,6 +61,17 @@ PAIR_ADAPTER_RATES = {
     "train.lr": Rate(5e-5, "ten times that of all weights, as in TRL's own commands for DPO; not swept"),
     "train.muon_lr": PAIR_RATES["train.muon_lr"],
 }
+REWARD_RATES = {
+    "train.lr": Rate(1e-5, "a tenth of that for text, since a sampled answer says little; not swept"),
+    "train.muon_lr": Rate(3e-4, "as much lower than for text as that of AdamW; not swept"),
+}
+"""For runs on sampled answers."""
+REWARD_ADAPTER_RATES = {
+    "train.lr": Rate(1e-4, "ten times that of all weights; not swept"),
+    "train.muon_lr": REWARD_RATES["train.muon_lr"],
+}
+REWARD_QUESTIONS, REWARD_STEPS = 4, 200
+"""Questions of a step, and steps of a run on sampled answers."""
 ADAPTER_EVERY, ADAPTERS = 10, 50
 """Fewest steps between checkpoints that hold only an adapter, and about the most of them in a run."""
 STATES = 4
@@ -83,13 +96,15 @@ def dial_rates(settings: Resolved) -> dict[str, Rate]:
     rates = rates_of(settings.train.optimizer)
     if settings.model.base == NO_BASE:
         return rates
-    usual = _base_rates(settings.train.objective == PREFERENCE, settings.train.lora_rank > 0)
+    usual = _base_rates(settings.train.objective, settings.train.lora_rank > 0)
     return {key: usual.get(key, rate) for key, rate in rates.items()}
 
 
-def _base_rates(pairs: bool, adapter: bool) -> dict[str, Rate]:
-    if pairs:
+def _base_rates(objective: str, adapter: bool) -> dict[str, Rate]:
+    if objective == PREFERENCE:
         return PAIR_ADAPTER_RATES if adapter else PAIR_RATES
+    if objective == REWARD:
+        return REWARD_ADAPTER_RATES if adapter else REWARD_RATES
     return ADAPTER_RATES if adapter else BASE_RATES
 
 
@@ -120,6 +135,9 @@ def _no_size(dial: Dial, key: str) -> None:
 def _context(dial: Dial, key: str) -> tuple[Any, str]:
     assert dial.base is not None
     longest, positions = dial.facts.longest_example, dial.base.max_position_embeddings
+    if longest is not None and _samples(dial):
+        whole = longest + 2 * ANSWER_ROOM
+        return min(whole, positions), "the longest question with a sampled answer: each row has one"
     if longest is not None:
         # Few conversations go into short rows: otherwise a pass would be one update.
         usual = min(BASE_CONTEXT, _epochs(dial) * dial.facts.train_tokens // BASE_UPDATES)
@@ -134,10 +152,17 @@ def _context(dial: Dial, key: str) -> tuple[Any, str]:
 
 @derives(FROM_BASE, "train.batch_rows")
 def _batch_rows(dial: Dial, key: str) -> tuple[Any, str]:
+    if _samples(dial):
+        return REWARD_QUESTIONS * dial.value("train.group"), f"{REWARD_QUESTIONS} questions per step"
     talks = dial.facts.longest_example is not None and not dial.facts.has_pairs
     updates = CONVERSATION_UPDATES if talks else BASE_UPDATES
     tokens = batch_tokens_of(_tokens_to_read(dial), dial.value("train.context"), updates)
     return tokens // dial.value("train.context"), f"about {tokens:,} tokens per step"
+
+
+def _samples(dial: Dial) -> bool:
+    """Return whether the run is trained on sampled answers."""
+    return bool(dial.value("train.objective") == REWARD)
 
 
 def batch_tokens_of(tokens: int, context: int, updates: int) -> int:
@@ -174,6 +199,9 @@ def _micro_batch_rows(dial: Dial, key: str) -> tuple[Any, str]:
 
 @derives(FROM_BASE, "train.steps")
 def _steps(dial: Dial, key: str) -> tuple[Any, str]:
+    if _samples(dial):
+        require_whole_parts(dial)
+        return REWARD_STEPS, "each samples new answers, so the questions may repeat; not swept"
     tokens = require_whole_parts(dial) * dial.value("train.context")
     reason = (
         f"{_epochs(dial)} times through the text: a base model learns a text sooner, and forgets meanwhile"
@@ -260,7 +288,7 @@ def _optimizer(dial: Dial, key: str) -> tuple[Any, str]:
 
 @derives(FROM_BASE, "train.lr", "train.muon_lr")
 def _rate(dial: Dial, key: str) -> tuple[Any, str]:
-    rate = _base_rates(dial.facts.has_pairs, dial.value("train.lora_rank") > 0)[key]
+    rate = _base_rates(dial.value("train.objective"), dial.value("train.lora_rank") > 0)[key]
     return rate.value, rate.reason
 
 

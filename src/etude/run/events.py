@@ -86,6 +86,19 @@ class PreferenceEvent(Event):
 
 
 @dataclass(frozen=True)
+class RewardEvent(Event):
+    """Answers were sampled with the weights before a step, and checked."""
+
+    name: ClassVar[str] = "reward"
+    right: float  # share that is right: the mean reward
+    ended: float  # share that ended by itself
+    mixed: float  # share of the questions whose answers got different rewards: only these teach
+    tokens: float  # mean length of an answer
+    divergence: float  # from the base, nats per token; NaN without an adapter
+    num_answers: int
+
+
+@dataclass(frozen=True)
 class SampleEvent(Event):
     """The model continued a prompt."""
 

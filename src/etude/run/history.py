@@ -23,6 +23,7 @@ from etude.run.events import (
     MicroBatchEvent,
     PreferenceEvent,
     ReferenceEvent,
+    RewardEvent,
     RungEvent,
     SampleEvent,
     SkippedEvent,
@@ -142,6 +143,7 @@ class RunHistory:
     last_step: int = 0
     references: list[ReferenceEvent] = field(default_factory=list)
     preferences: list[PreferenceEvent] = field(default_factory=list)
+    rewards: list[RewardEvent] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         if not isinstance(self.steps, Steps):  # callers may give a list of events
@@ -155,7 +157,7 @@ class RunHistory:
             InputError: this account may not read it.
         """
         kinds = (
-            *(EvalEvent, ReferenceEvent, PreferenceEvent, RungEvent, LengthEvent),
+            *(EvalEvent, ReferenceEvent, PreferenceEvent, RewardEvent, RungEvent, LengthEvent),
             *(EndEvent, SkippedEvent, ChecksumEvent, MicroBatchEvent),
         )
         log = collect_events(run.metrics.events(), kinds)
@@ -178,6 +180,7 @@ class RunHistory:
             min(log.last_step, max(0, first - 1 + log.num_steps)),
             of_newest_text(events[ReferenceEvent.name]),
             events[PreferenceEvent.name],
+            events[RewardEvent.name],
         )
 
     @property
@@ -191,9 +194,9 @@ class RunHistory:
     def bits_per_byte_per_nat(self) -> float | None:
         """Factor from the training loss, in nats per token, to bits per byte under this run's tokenizer.
 
-        None without evaluations, and where the training loss is that of pairs of answers.
+        None without evaluations, and where the training loss is that of pairs of answers or of sampled ones.
         """
-        if self.preferences:
+        if self.preferences or self.rewards:
             return None
         ratios = [e.bits_per_byte / e.val_loss for e in self.evals if e.val_loss > 0]
         ratios = [ratio for ratio in ratios if math.isfinite(ratio)]

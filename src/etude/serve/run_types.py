@@ -204,8 +204,8 @@ class MetricRow(TypedDict):
     """A line of metrics.jsonl, with the fields that the page reads; which are there depends on `event`.
 
     Attributes:
-        event: step, eval, reference, preference, rung, summary, spike, left_out (a skipped step), checkpoint, length,
-            micro_batch, checksum, end.
+        event: step, eval, reference, preference, reward, rung, summary, spike, left_out (a skipped step), checkpoint,
+            length, micro_batch, checksum, end.
     """
 
     event: str
@@ -226,6 +226,12 @@ class MetricRow(TypedDict):
     chosen: NotRequired[float]
     rejected: NotRequired[float]
     num_pairs: NotRequired[int]
+    right: NotRequired[float]
+    ended: NotRequired[float]
+    mixed: NotRequired[float]
+    tokens: NotRequired[float]
+    divergence: NotRequired[float | None]
+    num_answers: NotRequired[int]
     reason: NotRequired[str]
     tensors: NotRequired[dict[str, TensorNorms]]
     attention_entropy: NotRequired[list[list[float | None]]]

@@ -25,6 +25,7 @@ from etude.run.events import (
     MicroBatchEvent,
     PreferenceEvent,
     ReferenceEvent,
+    RewardEvent,
     RungEvent,
     SampleEvent,
     SkippedEvent,
@@ -51,6 +52,7 @@ class _Figures:
     evaluation: EvalEvent | None = None
     reference: ReferenceEvent | None = None
     pairs: PreferenceEvent | None = None
+    right: float | None = None  # of sampled answers
     sample: SampleEvent | None = None
     passed: dict[int, int] = field(default_factory=dict)  # order -> step
 
@@ -67,6 +69,8 @@ class _Figures:
             self.reference = event
         elif isinstance(event, PreferenceEvent):
             self.pairs = event
+        elif isinstance(event, RewardEvent):
+            self.right = event.right if self.right is None else 0.9 * self.right + 0.1 * event.right
         elif isinstance(event, SampleEvent):
             self.sample = event
         elif isinstance(event, RungEvent):
@@ -93,6 +97,8 @@ class _Figures:
         if self.pairs is not None:
             pairs = self.pairs
             parts.append(f"pairs {pairs.loss:.3f} ({pairs.accuracy:.0%} gained)")
+        if self.right is not None:
+            parts.append(f"sampled answers {self.right:.0%} right")
         if self.reference is not None:
             parts.append(f"reference {self.reference.bits_per_byte:.3f}")
         if self.tokens_per_second:

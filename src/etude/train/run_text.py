@@ -21,6 +21,7 @@ from etude.show.progress import data_progress
 from etude.train.objectives.conversation import CONVERSATION, NAMES
 from etude.train.objectives.next_token import NEXT_TOKEN
 from etude.train.objectives.preference import PREFERENCE
+from etude.train.objectives.reward import REWARD
 
 _KINDS = {"conversation": "conversations", "completion": "completions of prompts", "text": "plain texts"}
 """The kinds of examples that are trained together."""
@@ -116,6 +117,15 @@ def describe_examples(data: PreparedData, settings: Settings) -> list[str]:
             "the loss compares the probabilities of both answers with those of the base (DPO, train.beta="
             f"{settings.train.beta:g})",
         ]
+    if settings.train.objective == REWARD:
+        train, null = (
+            settings.train,
+            "; the rewards are shuffled: this is the null" * settings.train.shuffle_rewards,
+        )
+        return [
+            f"questions: {data.train.num_documents:,} to train on, {data.validation.num_documents:,} held out; each "
+            f"step samples {train.group} answers to a question, and right ones gain on the others (GRPO){null}"
+        ]
     trained, tokens = int(examples.trained.sum()), data.train.num_tokens
     kinds: Mapping[str, int] = data.corpus.facts.get("kinds", {})
     names = [f"{count:,} {_KINDS[kind]}" for kind, count in kinds.items() if kind in _KINDS]
@@ -152,6 +162,9 @@ def require_used(settings: Settings, data: PreparedData, keys: Collection[str] |
         )
     if not settings.train.stop_early:
         reasons["train.patience"] = "train.patience is for --stop-early: add that, or omit it"
+    if settings.train.objective != REWARD:
+        for key in ("train.group", "train.kl", "train.shuffle_rewards"):
+            reasons[key] = f"{key} is for sampled answers: add --reward, or omit it"
     if data.train.examples is None:
         reasons["data.mask"] = (
             "data.mask chooses among the tokens of conversations, and this is plain text: give rows with messages, or "

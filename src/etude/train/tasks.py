@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
-from etude.run.events import ChecksumEvent, EvalEvent, Event, ReferenceEvent, RungEvent
+from etude.run.events import ChecksumEvent, EvalEvent, Event, ReferenceEvent, RewardEvent, RungEvent
 from etude.run.ladder import Ladder
 from etude.train.checksum import checksum
 from etude.train.control import SAVE, Control
 from etude.train.loop import TrainState
 from etude.train.objectives.preference import HeldOutPairs
+from etude.train.objectives.reward import Reward
 from etude.train.validation import ValidationText
 
 
@@ -55,6 +56,15 @@ class Evaluate:
                 events.append(RungEvent(*where, rung.order, rung.bits_per_byte))
         self.passed = max(self.passed, reached)
         return events
+
+
+def note_answers(objective: Reward, state: TrainState) -> Sequence[Event]:
+    """Note what became of the answers that were sampled for this step."""
+    figures = objective.figures
+    if figures is None or figures.step != state.step:  # step 0
+        return []
+    values = asdict(figures)
+    return [RewardEvent(values.pop("step"), state.tokens_seen, state.wall_time, **values)]
 
 
 def note_checksum(state: TrainState) -> Sequence[Event]:

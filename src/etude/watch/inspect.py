@@ -20,6 +20,7 @@ from etude.pretrained.load_model import load_trained
 from etude.pretrained.resolve_source import model_folder
 from etude.run import RunFolder
 from etude.train.objectives.preference import PREFERENCE
+from etude.train.objectives.reward import REWARD
 from etude.untrusted import shown
 from etude.watch import api
 from etude.watch import inspect_tables as tables
@@ -116,6 +117,10 @@ SHARES = (
     "the loss belongs to pairs of answers: that of a token is its share, such that the shares add up to the loss and "
     "their gradients to its gradient"
 )
+SAMPLED = (
+    "the answers were sampled with the weights before this step: the loss of a token is minus the advantage of its "
+    "answer (times p / p when sampled, which is 1), so that more probable answers with an advantage lower it"
+)
 
 
 def _require_run(path: Path) -> None:
@@ -161,7 +166,7 @@ def _step(opened: OpenedStep, decode: values_of.Decode) -> Look:
     parts: list[str | Table] = [
         head,
         str(opened.proof),
-        *([SHARES] if of_pairs else []),
+        *([SHARES] if of_pairs else [SAMPLED] if opened.settings.train.objective == REWARD else []),
         tables.row_table(row, decode),
         tables.parameter_table(opened),
     ]

@@ -85,13 +85,13 @@ def reconcile(opened: OpenedStep) -> Reconciliation:
     if not opened.applied:  # a skipped step has no update to explain
         return Reconciliation(opened.step, ())
     exact = model_with(opened.before.weights, opened.era, torch.float64)
-    total, loss = _gradient_by_rows(opened, exact)
+    total, loss, size = _gradient_by_rows(opened, exact)
     trained = [gradient for name, gradient in total.items() if name in opened.used]
     norm = torch.stack([gradient.square().sum() for gradient in trained]).sum().sqrt()
     numbers = sum(gradient.numel() for gradient in trained)
     clip = min(1.0, opened.settings.train.max_grad_norm / max(float(norm), 1e-300))
     checks = [
-        Check("loss", abs(opened.loss - loss) / max(loss, 1e-300)),
+        Check("loss", abs(opened.loss - loss) / max(size, 1e-300)),
         _worst(
             "gradients",
             {
@@ -111,16 +111,20 @@ def reconcile(opened: OpenedStep) -> Reconciliation:
     return Reconciliation(opened.step, tuple(replace(check, dtype=dtype) for check in checks))
 
 
-def _gradient_by_rows(opened: OpenedStep, exact: LanguageModel) -> tuple[dict[str, Tensor], float]:
-    """Return the gradient of the batch in float64, as the sum over its rows, and its mean loss."""
+def _gradient_by_rows(opened: OpenedStep, exact: LanguageModel) -> tuple[dict[str, Tensor], float, float]:
+    """Return the gradient of the batch in float64, as the sum over its rows, its mean loss, and that loss's size.
+
+    The size is the mean loss without the signs of rows: the losses of sampled answers cancel each other.
+    """
     total = {name: torch.zeros_like(parameter, device="cpu") for name, parameter in exact.named_parameters()}
-    loss = 0.0
+    loss = size = 0.0
     for row in range(opened.num_rows):
         opened_row = opened.row(row, lambda name: False, model=exact)
-        loss += float(opened_row.summed_loss) / opened.total_weight
+        own = float(opened_row.summed_loss) / opened.total_weight
+        loss, size = loss + own, size + abs(own)
         for name, share in opened_row.parameter_gradients.items():
             total[name] += share.cpu()
-    return total, loss
+    return total, loss, size
 
 
 def _update_by_the_rule(opened: OpenedStep) -> Check:

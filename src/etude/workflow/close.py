@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from statistics import fmean
 
 import torch
 from rich.console import Console
@@ -39,6 +40,7 @@ from etude.run.settings import read_settings
 from etude.show.lines import format_duration, printable, say
 from etude.train.objectives.conversation import CONVERSATION
 from etude.train.objectives.preference import PREFERENCE, ROUNDING
+from etude.train.objectives.reward import REWARD
 from etude.workflow.fit import Outcome
 
 FORGOTTEN = 0.01
@@ -47,6 +49,8 @@ HARDLY_MOVED = 0.01
 """Nats per pair; a smaller fall of the loss of held-out pairs is hardly a change."""
 TUNING_SECONDS = 120.0
 """Seconds for the held-out questions at the end of a run; `etude eval --suite tuning` asks up to a hundred."""
+FIRST_AND_LAST = 10
+"""The share of right answers is compared between the first and the last of so many parts of a run."""
 BROKEN_RATE = 4
 """Factor by which the learning rates of a run are lowered in the suggested next one, after its loss diverged."""
 
@@ -62,14 +66,14 @@ def close(outcome: Outcome, console: Console, deadline: Deadline | None = None) 
         )
         return
     history = RunRecord.open(outcome.run.path).history
-    say(console, "\n".join([*_figures(history), *about_pairs(history)]))
+    say(console, "\n".join([*_figures(history), *about_pairs(history), *about_rewards(history)]))
     broken = broken_sentence(history)
     if broken:
         say(console, broken)
-    elif history.ladder is not None and not history.preferences:
+    elif history.ladder is not None and not (history.preferences or history.rewards):
         say(console, ladder_sentence(history.ladder, history))
     train = read_settings(outcome.run.settings_file).train
-    tuned, best = train.objective in (CONVERSATION, PREFERENCE), None
+    tuned, best = train.objective in (CONVERSATION, PREFERENCE, REWARD), None
     if train.stop_early:
         best = least(balances_of(history.evals, history.references))
         say(console, "\n".join(about_best_step(outcome.run.path, history, train)))
@@ -219,6 +223,26 @@ def about_pairs(history: RunHistory) -> list[str]:
         lines.append(
             f"The chosen answers became less probable{too}: the loss counts only the difference of the two. A larger "
             "--beta, a lower --set train.lr or fewer --steps keep the model closer to its base."
+        )
+    return lines
+
+
+def about_rewards(history: RunHistory) -> list[str]:
+    """Return what became of the sampled answers, in lines; none for a run without."""
+    rewards = history.rewards
+    if not rewards:
+        return []
+    part = max(1, len(rewards) // FIRST_AND_LAST)
+    first, last = (fmean(event.right for event in events) for events in (rewards[:part], rewards[-part:]))
+    mixed = fmean(event.mixed for event in rewards)
+    lines = [
+        f"Of the answers that it sampled, {first:.0%} were right in the first {part:,} steps and {last:.0%} in the "
+        f"last {part:,}; {mixed:.0%} of the questions had answers of both kinds, which alone teach."
+    ]
+    if not any(event.right for event in rewards):
+        lines.append(
+            "None was ever right, so nothing was learned: train on the same questions without --reward first, and "
+            "begin with that run (--from)."
         )
     return lines
 

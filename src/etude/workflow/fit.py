@@ -59,6 +59,7 @@ from etude.train.display import training_display
 from etude.train.loop import LONGEST_SILENCE, Loop, Task, TrainState
 from etude.train.objectives import Objective, prefetched
 from etude.train.objectives.preference import PREFERENCE, HeldOutPairs
+from etude.train.objectives.reward import Reward
 from etude.train.parallel import ALONE, Ranks
 from etude.train.saving import Save
 from etude.train.schedule import last_step
@@ -66,7 +67,7 @@ from etude.train.spikes import MEMORY, LossWatch, sampled_shares
 from etude.train.step import OUT_OF_MEMORY, OutOfMemory
 from etude.train.stop_early import StopEarly, drop_early_end
 from etude.train.stop_requests import stop_requests
-from etude.train.tasks import Evaluate, note_checksum, save_on_request
+from etude.train.tasks import Evaluate, note_answers, note_checksum, save_on_request
 from etude.watch.summaries import Summarise
 from etude.workflow.session import Invitation, begin_session, memory_noted
 
@@ -361,6 +362,8 @@ def run_tasks(
 def step_tasks(train: ResolvedTrain, objective: Objective) -> Sequence[Task]:
     """Return the tasks that note summaries and checksums of steps, that the settings enable."""
     tasks = []
+    if isinstance(objective, Reward):
+        tasks.append(Task(partial(note_answers, objective), due=lambda step: True))
     if train.summary_every:
         summarise = Summarise(objective, train.max_grad_norm)
         tasks.append(Task(summarise, due=summary_due(train), before=summarise.before))

@@ -175,7 +175,7 @@ RESOLVED_LATER: Mapping[str, Callable[[Plan], str]] = {
     "data.seed": lambda plan: f"{plan.settings.run.seed}, the run's",
     "data.max_bytes": lambda plan: (
         "everything; 12 MB of builtin:primer and of builtin:primer-instructions, 3 MB of builtin:repeats, 1 MB of "
-        "builtin:tasks"
+        "builtin:tasks, 0.4 MB of builtin:sums, builtin:copying and builtin:format"
     ),
     "data.csv_delimiter": lambda plan: "detected from the first rows of a table",
     "data.csv_header": lambda plan: "detected from the first rows of a table",

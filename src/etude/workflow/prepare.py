@@ -28,6 +28,7 @@ from etude.pretrained.chat_tokens import new_tokens, with_chat_template
 from etude.show.lines import format_duration, print_line
 from etude.show.phases import Phases
 from etude.text_settings import TokenizerSettings
+from etude.train.objectives.reward import REWARD
 from etude.train.run_text import describe_examples, require_used, text_with_progress, with_objective_of
 from etude.workflow.replay import with_samples
 
@@ -57,6 +58,10 @@ def make_plan(
         _require_adapter(plan, settings)
         _report_cut_examples(plan, console)
         return replace(plan, base=base), None
+    if settings.train.objective == REWARD:
+        raise InputError(
+            "the time to sample answers is not predicted: with --reward give --steps, not --time"
+        )
     require_time(seconds)
     phases = phases or Phases(console, time.monotonic(), seconds)
     if settings.model.base != NO_BASE:

@@ -66,7 +66,9 @@ from etude.untrusted import readable
 from etude.workflow.prepare import default_name
 from etude.workflow.replay import keep_samples, own_samples
 
-OBJECTIVE = frozenset({"train.objective", "train.answer_separator", "train.beta"})
+OBJECTIVE = frozenset(
+    f"train.{name}" for name in ("objective", "answer_separator", "beta", "group", "kl", "shuffle_rewards")
+)
 """The settings that decide what the loss is."""
 
 

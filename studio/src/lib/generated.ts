@@ -140,7 +140,7 @@ export interface StepSeconds {
 
 /** A line of metrics.jsonl, with the fields that the page reads; which are there depends on `event`. */
 export interface MetricRow {
-  event: string; // step, eval, reference, preference, rung, summary, spike, left_out (a skipped step), checkpoint, length, micro_batch, checksum, end
+  event: string; // step, eval, reference, preference, reward, rung, summary, spike, left_out (a skipped step), checkpoint, length, micro_batch, checksum, end
   step: number;
   tokens_seen: number;
   wall_time: number;
@@ -158,6 +158,12 @@ export interface MetricRow {
   chosen?: number;
   rejected?: number;
   num_pairs?: number;
+  right?: number;
+  ended?: number;
+  mixed?: number;
+  tokens?: number;
+  divergence?: number | null;
+  num_answers?: number;
   reason?: string;
   tensors?: Record<string, TensorNorms>;
   attention_entropy?: ((number | null)[])[];

@@ -48,6 +48,8 @@ export class Record_ {
   rejected = new Column();
   gained = new Column(); // share of the pairs whose chosen answer gained on the rejected one since step 0
   numPairs = 0;
+  right = new Column(); // share of the answers sampled for a step that are right
+  ended = new Column(); // share that ended by itself
   lr = new Column();
   gradNorm = new Column();
   speed = new Column();
@@ -113,6 +115,11 @@ export class Record_ {
         this.gained.add(row.step, row.accuracy);
         this.numPairs = row.num_pairs ?? 0;
         break;
+      case 'reward':
+        for (const column of [this.right, this.ended]) column.cut(row.step);
+        this.right.add(row.step, row.right);
+        this.ended.add(row.step, row.ended);
+        break;
       case 'summary':
         while (this.summaries.length && this.summaries[this.summaries.length - 1]!.step >= row.step) this.summaries.pop();
         this.summaries.push(row);
@@ -131,7 +138,8 @@ export class Record_ {
 
   private cut(step: number): void {
     for (const column of [this.loss, this.lr, this.gradNorm, this.speed, this.seconds, this.tokens]) column.cut(step);
-    for (const column of [this.val, this.bits, this.reference, this.referenceBits, ...this.ofPairs]) column.cut(step);
+    for (const column of [this.val, this.bits, this.reference, this.referenceBits, this.right, this.ended, ...this.ofPairs])
+      column.cut(step);
     this.events = this.events.filter((event) => event.step < step && event.event !== 'end');
     this.summaries = this.summaries.filter((summary) => summary.step < step);
   }

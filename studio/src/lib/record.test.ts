@@ -17,6 +17,16 @@ test('the reference text has a curve of its own, cut where a run resumes', () =>
   expect(record.reference.values).toEqual([1]);
 });
 
+test('sampled answers have curves of their own, cut where a run resumes', () => {
+  const answers = (step: number, right: number): MetricRow => ({ ...row('reward', step, 0), right, ended: 1 });
+  const record = new Record_();
+  record.take(rows([row('step', 1, 0), answers(1, 0.25), row('step', 2, 0), answers(2, 0.5)]));
+  expect(record.right.values).toEqual([0.25, 0.5]);
+  record.take(rows([row('step', 2, 0), answers(2, 0.75)]));
+  expect(record.right.values).toEqual([0.25, 0.75]);
+  expect(record.ended.steps).toEqual([1, 2]);
+});
+
 test('chosen and rejected answers have curves of their own, cut where a run resumes', () => {
   const pairs = (step: number, chosen: number, rejected: number, accuracy: number): MetricRow => ({ ...row('preference', step, 0.6), chosen, rejected, accuracy, num_pairs: 8 });
   const record = new Record_();

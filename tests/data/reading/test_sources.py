@@ -120,7 +120,7 @@ def test_builtin_primer_depends_on_its_seed_and_length() -> None:
 
 def test_an_unknown_builtin_names_those_there_are() -> None:
     with pytest.raises(
-        InputError, match="builtin:primer, builtin:primer-instructions, builtin:python, builtin:repeats and"
+        InputError, match="builtin:primer, builtin:primer-instructions, builtin:python, builtin:repeats"
     ):
         opened("builtin:prime")
 

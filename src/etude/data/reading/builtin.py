@@ -20,6 +20,9 @@ TASKS = "builtin:tasks"
 TASK_BYTES = 1_000_000
 """Size of the task mixture by default, and its largest size beside other text, to which it is an addition."""
 
+CHECKED_BYTES = 400_000
+"""Size of the questions with checked answers: about 2,500."""
+
 
 @dataclass(frozen=True)
 class Generator:
@@ -27,12 +30,14 @@ class Generator:
 
     Attributes:
         conversations: whether its documents are conversations, each as a line of JSON.
+        function: yields its documents, from a seed and a size.
     """
 
     module: str
     packages: tuple[str, ...]
     default_bytes: int
     conversations: bool = False
+    function: str = "documents"
 
 
 GENERATED = {
@@ -43,6 +48,20 @@ GENERATED = {
     "builtin:repeats": Generator("etude.data.studies.repeats", ("studies", "primer"), 3_000_000),
     "builtin:modular": Generator("etude.data.studies.modular", ("studies", "primer"), 20_000),
     TASKS: Generator("etude.data.tasks.generator", ("tasks", "primer"), TASK_BYTES),
+    **{
+        name: Generator(
+            "etude.data.checked.generator",
+            ("checked", "tasks", "primer"),
+            CHECKED_BYTES,
+            conversations=True,
+            function=function,
+        )
+        for name, function in (
+            ("builtin:sums", "sums"),
+            ("builtin:copying", "copying"),
+            ("builtin:format", "forms"),
+        )
+    },
 }
 PYTHON = "builtin:python"
 NAMES = tuple(sorted([*GENERATED, PYTHON]))
@@ -86,8 +105,8 @@ class GeneratedSource:
 
     def documents(self) -> Iterator[Piece]:
         """Yield each document, or each conversation, as one piece."""
-        generator = importlib.import_module(self.generator.module)
-        for document in generator.documents(self.seed, self.max_bytes):
+        documents = getattr(importlib.import_module(self.generator.module), self.generator.function)
+        for document in documents(self.seed, self.max_bytes):
             yield Piece(document)
 
 

@@ -80,7 +80,9 @@ def broken_sentence(history: RunHistory) -> str:
     if fault is not None and not fault.recovered:
         return not_finite_sentence(fault)
     diverged = (
-        None if fault is not None or not history.steps else divergence(history.steps, untrained(history))
+        None
+        if fault is not None or not history.steps or history.rewards  # their loss has no level
+        else divergence(history.steps, untrained(history))
     )
     return "" if diverged is None else divergence_sentence(diverged)
 

@@ -51,6 +51,8 @@ _EFFECTS = {
     validation_too_small,
 }
 """In a broken run these find only its consequences, and their advice would not repair it."""
+_OF_LEVELS = {loss_diverged, rate_too_high, not_learning, rate_too_low, overfitting, above_the_ladder}
+"""These read the level of a loss. That of sampled answers has none, and need not lower that of the right ones."""
 _STYLES = {"problem": "bold red", "notice": "yellow"}
 
 
@@ -68,7 +70,10 @@ def judged(evidence: Evidence) -> list[Verdict]:
     cause, verdicts = "", []
     for rule in RULES:
         verdict = rule(evidence)
-        if cause and (rule in _EFFECTS or rule in _CAUSES):
+        if rule in _OF_LEVELS and evidence.history.rewards:
+            why = "it is trained on answers that it samples: look at the share of right ones"
+            verdict = replace(verdict, severity="not judged", finding=why, advice="")
+        elif cause and (rule in _EFFECTS or rule in _CAUSES):
             verdict = replace(verdict, severity="not judged", finding=f"{cause} comes first", advice="")
         elif rule in _CAUSES and verdict.severity == "problem":
             cause = verdict.rule

@@ -39,11 +39,12 @@ def draw_pairs(run: RunHistory, size: tuple[float, float], colours: tuple[str, .
     pairs.set_ylim(bottom=0)
     pairs.set_title(f"{run.preferences[-1].num_pairs:,} held-out pairs", color=ink)
     for axes in (answers, pairs):
-        _dress(axes, ink)
+        dress(axes, ink)
     return figure
 
 
-def _dress(axes: Axes, ink: str) -> None:
+def dress(axes: Axes, ink: str) -> None:
+    """Give axes of steps the colours of the plot, and a legend."""
     from matplotlib.ticker import MaxNLocator
 
     axes.set_xlabel("step")

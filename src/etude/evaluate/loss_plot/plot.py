@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from etude.errors import InputError
+from etude.evaluate.loss_plot.answers import draw_answers
 from etude.evaluate.loss_plot.axes import StepAxis, add_tokens_axis, bits_range, curve, last_result
 from etude.evaluate.loss_plot.pairs import draw_pairs
 from etude.evaluate.loss_plot.samples import Fonts, SamplePanel
@@ -88,7 +89,8 @@ def plot_runs(
 ) -> list[Path]:
     """Draw the loss curves of one run, or compare several; return the paths of the PNG and the SVG.
 
-    For a run on pairs of answers, also draw what became of its held-out pairs, and return those paths too.
+    For a run on pairs of answers, also draw what became of its held-out pairs; for one on sampled answers, what became
+    of these. Return those paths too.
 
     `out` names both files, with or without .png or .svg, or a folder for them; without it they are written to the
     first run's `derived` folder. Raises InputError for no runs, a folder that is not a run, a run without a validation
@@ -105,14 +107,16 @@ def plot_runs(
     png, svg = _destinations(runs, out, theme)
     colours = THEMES[theme]
     _draw_to({"png": png, "svg": svg}, lambda: _figure(runs, colours), colours)
-    if len(runs) > 1 or not runs[0].preferences:
+    draw = draw_pairs if runs[0].preferences else draw_answers if runs[0].rewards else None
+    if len(runs) > 1 or draw is None:
         return [png, svg]
-    others = [path.with_name(f"{path.stem}-pairs{path.suffix}") for path in (png, svg)]
+    what = "pairs" if runs[0].preferences else "answers"
+    others = [path.with_name(f"{path.stem}-{what}{path.suffix}") for path in (png, svg)]
     curves = (colours.curves[2], colours.curves[1], colours.validation)
     size = (WIDTH, AXES_HEIGHT)
     _draw_to(
         dict(zip(("png", "svg"), others, strict=True)),
-        lambda: draw_pairs(runs[0], size, curves, colours.ink),
+        lambda: draw(runs[0], size, curves, colours.ink),
         colours,
     )
     return [png, svg, *others]

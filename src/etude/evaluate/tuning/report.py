@@ -35,6 +35,7 @@ from etude.evaluate.tuning.held_out import held_out_questions, some_questions, t
 from etude.evaluate.tuning.kinds import kind_of
 from etude.evaluate.tuning.pair_report import PairsReport, TunedPairs
 from etude.evaluate.tuning.prompting import TrainingAnswers, training_answers
+from etude.evaluate.tuning.reward_null import nulls_of_rewards
 from etude.evaluate.tuning.summary import (
     Form,
     System,
@@ -234,7 +235,7 @@ def _report(
     paired = [paired_of(system.results, askings) for system in prompts]
     best = best_prompt(paired)
     after_paired = paired_of(after.results, askings)
-    nulls = run.labels.nulls(questions)
+    nulls = [*run.labels.nulls(questions), *nulls_of_rewards(run.folder, step, questions)]
     rises = [text.rise for text in compared.texts]
     verdict = verdict_of(groups, paired[0], paired[best], after_paired, rises, nulls)
     return TuningReport(

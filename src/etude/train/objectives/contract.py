@@ -38,16 +38,19 @@ class Objective(Protocol):
         model: the network that is trained.
         num_steps: planned number of steps of the run.
         tokens_per_step: tokens that the network reads in a step, over all ranks, counted by the loss or not.
+        reads_weights: whether a batch depends on the weights before its step; then it cannot be prefetched.
     """
 
     model: LanguageModel
     num_steps: int
     tokens_per_step: int
+    reads_weights: bool = False
 
     def batch(self, step: int) -> Sequence[MicroBatch]:
         """Return this rank's micro-batches for the update that leads to ``step`` (from 1), on the device.
 
-        They depend on the settings and the step alone. Another thread may call this method, one call at a time.
+        They depend on the settings and the step alone, or on the weights too (``reads_weights``). Another thread may
+        call this method, one call at a time.
         """
 
     def loss(self, part: MicroBatch) -> Tensor:
@@ -151,7 +154,7 @@ class ObjectiveKind:
 
 
 _MEMBERS = (
-    *Objective.__annotations__,
+    *(name for name in Objective.__annotations__ if not hasattr(Objective, name)),  # others have a default
     *(name for name, value in vars(Objective).items() if callable(value) and not name.startswith("_")),
 )
 

@@ -123,7 +123,7 @@ class Preference(NextToken):
         dropout = self._dropout_of(part.keep_mask, part.branch_rows)
         hidden = self._hidden(part.inputs, part.document_ids, dropout)
         head = self.model.unembedding()
-        losses = trained_losses(hidden, part.targets, *head, at_once=_at_once(head[0]))
+        losses = trained_losses(hidden, part.targets, *head, at_once=answers_at_once(head[0]))
         logits = pair_logits(answer_log_probabilities(losses, part.counts), part.reference, self._beta)
         return F.softplus(-logits).sum().to(head[0].dtype)
 
@@ -192,7 +192,7 @@ class Preference(NextToken):
         )
 
 
-def _at_once(weight: Tensor) -> int:
+def answers_at_once(weight: Tensor) -> int:
     """Return the positions whose logits are in memory together: three tables of that size are, in the backward pass."""
     return max(1, piece_positions(weight.shape[0], lean=True) // 3)
 
@@ -262,7 +262,9 @@ def _answers(
         owners = to_device(packing.stacked(rows, 3), device)
         with device.autocast():
             hidden = model.hidden(to_device(inputs, device), document_ids=owners)
-            losses = trained_losses(hidden, to_device(targets, device), *head, at_once=_at_once(head[0]))
+            losses = trained_losses(
+                hidden, to_device(targets, device), *head, at_once=answers_at_once(head[0])
+            )
         numbers, counts = packing.pairs(rows)
         pairs = [(int(chosen), int(rejected)) for chosen, rejected in counts]
         yield numbers, pairs, losses, targets[targets != IGNORE_INDEX]

@@ -78,4 +78,6 @@ class Prefetched(Objective):
 
 def prefetched(objective: Objective, device: Device) -> Objective:
     """Wrap ``objective`` for training on a GPU. On a CPU prefetching gains nothing: the step uses all cores."""
-    return Prefetched(objective, device) if device.kind == "cuda" else objective
+    if device.kind != "cuda" or getattr(objective, "reads_weights", False):
+        return objective
+    return Prefetched(objective, device)
