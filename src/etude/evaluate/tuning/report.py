@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from etude.config import Resolved
 from etude.data.conversations.shards import has_pairs
 from etude.data.corpus.corpus import Corpus
 from etude.data.files import key_of
@@ -92,9 +93,10 @@ def tuned_run(
     tuning = ExaminedTuning.of(path)
     if has_pairs(tuning.corpus.facts.get("kinds", {})):
         return TunedPairs.of(tuning, most_questions, threads)
-    return TunedRun.opened(
+    run = TunedRun.opened(
         tuning.folder, tuning.corpus, tuning.tokenizer, tuning.base, most_questions, threads
     )
+    return replace(run, settings=tuning.settings)
 
 
 @dataclass
@@ -108,6 +110,7 @@ class TunedRun:
         skipped: why some of the chosen ones cannot be asked.
         trial: training questions on which the form is chosen in which the base is asked; empty for a base that has a
             chat template.
+        settings: with which it was trained; None: not known, and it has no null.
     """
 
     folder: Path
@@ -122,6 +125,7 @@ class TunedRun:
     labels: Labels = field(default_factory=Labels)
     trial: tuple[Asking, ...] = ()
     texts: tuple[ReferenceText, ...] = field(default_factory=built_in_texts)
+    settings: Resolved | None = None
 
     @classmethod
     def opened(
@@ -250,7 +254,7 @@ def _report(
     best = best_prompt(paired)
     texts, probes = costs
     after_paired = paired_of(after.results, askings)
-    nulls = [*run.labels.nulls(questions), *nulls_of_rewards(run.folder, step, questions)]
+    nulls = [*run.labels.nulls(questions), *nulls_of_rewards(run.folder, run.settings, step, questions)]
     rises = [text.rise for text in texts]
     verdict = verdict_of(groups, paired[0], paired[best], after_paired, rises, nulls)
     return TuningReport(
