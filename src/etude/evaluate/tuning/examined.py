@@ -71,7 +71,7 @@ class ExaminedTuning:
     corpus: Corpus
     tokenizer: EtudeTokenizer
     mask: Mask
-    settings: Resolved
+    settings: Resolved | None = None
 
     @classmethod
     def of(cls, path: Path) -> ExaminedTuning:
