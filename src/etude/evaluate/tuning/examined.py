@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from etude.config import Resolved
 from etude.data.conversations.encode import Mask
 from etude.data.corpus.corpus import EXAMPLES, Corpus
 from etude.data.tokens.tokenizer import EtudeTokenizer
@@ -63,13 +64,14 @@ class Base:
 
 @dataclass(frozen=True)
 class ExaminedTuning:
-    """A run that was tuned on examples: its folder, its base, its data, and which tokens of them it trained."""
+    """A run that was tuned on examples: its folder, base, data, which tokens of them it trained, and its settings."""
 
     folder: Path
     base: Base
     corpus: Corpus
     tokenizer: EtudeTokenizer
     mask: Mask
+    settings: Resolved | None = None
 
     @classmethod
     def of(cls, path: Path) -> ExaminedTuning:
@@ -97,7 +99,8 @@ class ExaminedTuning:
                 "was tuned with --from"
             )
         base = Base(_base_of(examined, facts.hash), facts.source, facts.hash)
-        return cls(examined.folder, base, corpus, examined.data.tokenizer, examined.settings.data.mask)
+        settings = examined.settings
+        return cls(examined.folder, base, corpus, examined.data.tokenizer, settings.data.mask, settings)
 
 
 def details_folder(run: Path) -> Path:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from etude.config import Resolved
 from etude.data.conversations.shards import has_pairs
 from etude.data.corpus.corpus import Corpus
 from etude.data.tokens.tokenizer import EtudeTokenizer
@@ -91,9 +92,10 @@ def tuned_run(
     tuning = ExaminedTuning.of(path)
     if has_pairs(tuning.corpus.facts.get("kinds", {})):
         return TunedPairs.of(tuning, most_questions, threads)
-    return TunedRun.opened(
+    run = TunedRun.opened(
         tuning.folder, tuning.corpus, tuning.tokenizer, tuning.base, most_questions, threads
     )
+    return replace(run, settings=tuning.settings)
 
 
 @dataclass
@@ -103,12 +105,14 @@ class TunedRun(Tuned):
     Attributes:
         trial: training questions on which the form is chosen in which the base is asked; empty for a base that has a
             chat template.
+        settings: with which it was trained; None: not known, and it has no null.
     """
 
     askings: list[Asking]
     training: TrainingAnswers
     labels: Labels = field(default_factory=Labels)
     trial: tuple[Asking, ...] = ()
+    settings: Resolved | None = None
 
     @classmethod
     def opened(
@@ -235,7 +239,7 @@ def _report(
     paired = [paired_of(system.results, askings) for system in prompts]
     best = best_prompt(paired)
     after_paired = paired_of(after.results, askings)
-    nulls = [*run.labels.nulls(questions), *nulls_of_rewards(run.folder, step, questions)]
+    nulls = [*run.labels.nulls(questions), *nulls_of_rewards(run.folder, run.settings, step, questions)]
     rises = [text.rise for text in compared.texts]
     verdict = verdict_of(groups, paired[0], paired[best], after_paired, rises, nulls)
     return TuningReport(

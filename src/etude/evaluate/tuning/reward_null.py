@@ -20,10 +20,11 @@ from etude.train.objectives.reward import REWARD
 _MAY_DIFFER = {"run.name", "run.folder", "train.shuffle_rewards"}
 
 
-def nulls_of_rewards(run: Path, step: int, questions: Sequence[Question]) -> list[Null]:
-    """Return the nulls of a run with their right answers at the same step, as far as these were asked already."""
-    settings = read_settings(RunFolder(run).settings_file)
-    if settings.train.objective != REWARD or settings.train.shuffle_rewards:
+def nulls_of_rewards(
+    run: Path, settings: Resolved | None, step: int, questions: Sequence[Question]
+) -> list[Null]:
+    """Return the nulls of a run with these settings, as far as they were asked the questions at the same step."""
+    if settings is None or settings.train.objective != REWARD or settings.train.shuffle_rewards:
         return []
     nulls = []
     for other in sorted(run.absolute().parent.iterdir()):

@@ -15,7 +15,7 @@ ratio is 1, clipping it would change nothing, and the gradient is that of the po
 multiply the divergence by the ratio; this makes its gradient unbiased (DeepSeek-AI 2025, "DeepSeek-V3.2", arXiv
 2512.02556), as in TRL.
 
-The mean is over tokens, not over answers (Yu et al. 2025, "DAPO", arXiv 2503.14476, equation 12). So the gradient of an
+The mean is over tokens, not over answers (Yu et al. 2025, "DAPO", arXiv 2503.14476). So the gradient of an
 answer is not divided by its length, which would favour long wrong answers (Liu et al. 2025, "Understanding R1-zero-like
 training", "Dr. GRPO", arXiv 2503.20783). Dr. GRPO does not divide by the std either; this does.
 
