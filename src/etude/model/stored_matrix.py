@@ -70,8 +70,10 @@ class StoredMatrix(Tensor):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        if any(result.alias_info is not None for result in func._schema.returns):
-            with torch.inference_mode(False):  # a view is not an inference tensor if its base is none
+        aliases = any(result.alias_info is not None for result in func._schema.returns)
+        if aliases and torch.is_inference_mode_enabled():
+            # A view is not an inference tensor if its base is none. Leaving the mode would record gradients.
+            with torch.inference_mode(False), torch.no_grad():
                 return cls._computed(func, args, kwargs or {})
         return cls._computed(func, args, kwargs or {})
 
