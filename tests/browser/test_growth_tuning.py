@@ -68,7 +68,8 @@ def test_verdicts_and_figures_of_every_step(page: Any, address: str, theme: str)
         assert f"Step {recorded.step}: {recorded.sentence}." in text
         assert f"source code, step {recorded.step}" in text
         assert recorded.systems[-1].name in text
-    assert text.count("base, 2 examples") == 1
+    asked = section.get_by_role("region", name="Held-out questions").inner_text()
+    assert asked.count("base, 2 examples") == 1
     assert "+0.200" in text
     assert "favours the base. Intervals" in text
     abilities = section.get_by_role("region", name="General abilities").inner_text()
