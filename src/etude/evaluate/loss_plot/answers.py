@@ -37,7 +37,7 @@ def draw_answers(run: RunHistory, size: tuple[float, float], colours: tuple[str,
     labels = {"right": "right", "ended": "ended by itself", "mixed": "questions with right and wrong ones"}
     for (name, label), colour in zip(labels.items(), colours, strict=False):
         shares.plot(steps, means(name), color=colour, marker=".", label=label)
-    shares.set_ylim(0, 1)
+    shares.set_ylim(0, 1.03)
     shares.set_title(f"share of {run.rewards[-1].num_answers:,} sampled answers", color=ink)
     lengths.plot(steps, means("tokens"), color=colours[0], marker=".", label="tokens of an answer")
     lengths.set_ylim(bottom=0)
