@@ -57,6 +57,18 @@ def test_a_gguf_file_is_imported_with_its_rounding(
         import_model(str(gguf_file), None, console)
 
 
+def test_a_folder_without_a_usable_tokenizer_is_refused_before_it_is_copied(
+    gguf_file: Path, tmp_path: Path, console: Console
+) -> None:
+    folder = import_model(str(gguf_file), str(tmp_path / "small"), console)
+    (folder / "tokenizer.json").rename(folder / "tokenizer.model")
+    with pytest.raises(
+        InputError, match=r"small has a tokenizer\.model and no tokenizer\.json: write it once"
+    ):
+        import_model(str(folder), str(tmp_path / "copy"), console)
+    assert not (tmp_path / "copy").exists()
+
+
 def test_an_imported_folder_is_imported_again_with_its_origin(
     gguf_file: Path, tmp_path: Path, console: Console
 ) -> None:
@@ -77,6 +89,7 @@ def test_a_run_begins_with_a_gguf_file(
         "train.context": 16,
         "train.batch_rows": 2,
         "train.eval_tokens": 200,
+        "train.sample_every": 1000,
         "device.kind": "cpu",
         "device.threads": 1,
         "run.folder": str(tmp_path / "runs"),

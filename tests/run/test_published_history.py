@@ -404,6 +404,7 @@ def test_a_version_is_imported_and_trained_with_the_tokenizer_of_another(
         "train.context": 16,
         "train.batch_rows": 2,
         "train.eval_tokens": 100,
+        "train.sample_every": 1000,
         "device.kind": "cpu",
         "device.threads": 1,
         "run.folder": str(tmp_path / "runs"),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from etude.data.tokens.published import model_tokenizer
 from etude.data.tokens.roles import Roles
 from etude.errors import InputError
 from etude.files import staged_folder, write_json
@@ -40,7 +41,9 @@ def import_model(source: str, name: str | None, console: Console) -> Path:
     if not source.startswith(HUB) and is_gguf(path):
         folder_from_gguf(path, folder)
     else:
-        _copy(open_base(source), folder)
+        base = open_base(source)
+        model_tokenizer(base.folder)  # a model without a usable one is refused before gigabytes are copied
+        _copy(base, folder)
     for line in _facts(open_base(folder)):
         print_line(console, line)
     return folder
