@@ -206,7 +206,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         (own == AUTHOR) - (other == AUTHOR) for own, other in zip(taken[tuned], taken[best], strict=True)
     ]
     return {
-        "base": writers.tuning.base.source,
+        "base": Path(writers.tuning.base.source).name,
         "fitted": len(fitted),
         "questions": len(questions),
         "rows": rows,
