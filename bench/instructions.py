@@ -3,14 +3,15 @@
     python bench/instructions.py runs/answers
 
 The page has the commands that make the run. Reads the answers that the newest report on it has kept. No figure is typed
-by hand. The column "last taker" is what naming the person who took anything last gets right.
+by hand. The last column is the best of the simple rules in RULES, which know the sentences of the story by their words.
 """
 
 from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,32 @@ from harness import markdown_table, put_block
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "tuning.md"
 Answer = dict[str, Any]
+Rule = Callable[[Sequence[str], str], str]
+"""From the sentences of a story that name people, and a thing, to the person who may have it."""
+
+
+def people_in(text: str) -> list[str]:
+    return [word for word in re.findall(r"\w+", text) if word in NAMES]
+
+
+def about(story: Sequence[str], thing: str) -> list[str]:
+    return [sentence for sentence in story if thing in re.findall(r"\w+", sentence)]
+
+
+def last_taker(story: Sequence[str], _: str) -> str:
+    """Return who took anything last."""
+    passed = next(sentence for sentence in reversed(story) if len(people_in(sentence)) == 2)
+    return people_in(passed)[1 if re.search(r" (gives|gave|hands|handed) the ", passed) else 0]
+
+
+RULES: dict[str, Rule] = {
+    "last taker": last_taker,
+    "named last": lambda story, _: people_in(story[-1])[-1],
+    "named most": lambda story, _: Counter(people_in(" ".join(story))).most_common(1)[0][0],
+    "first owner": lambda story, thing: people_in(about(story, thing)[0])[0],
+    "named first in the thing's last sentence": lambda story, thing: people_in(about(story, thing)[-1])[0],
+    "named last in the thing's last sentence": lambda story, thing: people_in(about(story, thing)[-1])[-1],
+}
 
 
 def main() -> None:
@@ -47,10 +74,9 @@ def table_of(answers: Sequence[Answer], best: int) -> str:
     rows = []
     for kind in KINDS:
         own = [answer for answer in answers if kind_of(answer["question"]) == kind]
-        last = proportion([_by_last_taker(answer) for answer in own]).value if kind == "who has it" else None
         shares = [_share([_is_right(answer, system) for answer in own]) for system in systems.values()]
-        rows.append([kind, len(own), *shares, last])
-    return markdown_table(["instruction", "questions", *systems, "last taker"], rows)
+        rows.append([kind, len(own), *shares, best_rule(own) if kind == "who has it" else None])
+    return markdown_table(["instruction", "questions", *systems, "best simple rule"], rows)
 
 
 def kind_of(question: str) -> Kind:
@@ -67,14 +93,17 @@ def _is_right(answer: Answer, system: str) -> bool:
     return written is not None and is_right(written, answer["reference"])
 
 
-def _by_last_taker(answer: Answer) -> bool:
-    """Return whether the person who took anything last has the thing in question."""
-    taker = ""
-    for sentence in answer["question"].split("."):
-        names = [word for word in re.findall(r"\w+", sentence) if word in NAMES]
-        if len(names) == 2:
-            taker = names[1] if re.search(r" (gives|gave|hands|handed) the ", sentence) else names[0]
-    return answer["reference"].startswith(f"{taker} ")
+def best_rule(answers: Sequence[Answer]) -> str:
+    """Return the rule that answers most of the questions who has a thing, and its share of right answers."""
+    right = {name: [_by_rule(rule, answer) for answer in answers] for name, rule in RULES.items()}
+    best = max(right, key=lambda name: sum(right[name]))
+    return f"{proportion(right[best]).value:.2f}, {best}"
+
+
+def _by_rule(rule: Rule, answer: Answer) -> float:
+    holder, thing = re.findall(r"\w+", answer["reference"])[::3]
+    story = re.sub(r"Who has [^?]*\?", "", answer["question"])
+    return float(rule([sentence for sentence in story.split(".") if people_in(sentence)], thing) == holder)
 
 
 def _share(right: Sequence[bool]) -> str:
