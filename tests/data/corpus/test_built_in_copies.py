@@ -1,4 +1,8 @@
-"""Built-in text is not searched for near copies when it is prepared: there are none to find."""
+"""Built-in text is not searched for near copies when it is prepared: there are hardly any to find.
+
+Among all 37,395 conversations of ``builtin:primer-instructions`` there were none, among the 15,760 tales of
+``builtin:primer`` 24. The parts that are searched here have none.
+"""
 
 from __future__ import annotations
 

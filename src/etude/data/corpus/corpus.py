@@ -219,9 +219,7 @@ def _split_examples(
     The rows of the test part are written to ``folder``.
     """
     why_not = "" if data.deduplicate == "near" else "near copies were not searched for"
-    if all(
-        name.startswith("builtin:") for name in sources
-    ):  # the search takes longer than the text, for nothing
+    if all(name.startswith("builtin:") for name in sources):  # the search would find hardly any
         why_not = "near copies were not searched for, since the text is built in"
     why_not = why_not or near_too_large(int(kept.sum()), int(store.offsets[-1]))
     groups, near = groups_of(store, kept, not why_not, progress)
