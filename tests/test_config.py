@@ -134,6 +134,9 @@ def test_what_was_typed_is_given_whatever_its_value(tmp_path: Path) -> None:
     later = with_values(settings, {"run.seed": 1337})
     assert {key for key in known_keys() if is_given(later, key)} == typed | {"run.seed"}
     assert not any(is_given(Settings(), key) for key in known_keys())
+    copied = Settings.model_validate(settings.model_dump())
+    changed = {key for key in typed if get_value(copied, key) != get_value(Settings(), key)}
+    assert {key for key in known_keys() if is_given(copied, key)} == changed < typed
 
 
 def test_settings_are_frozen() -> None:

@@ -320,10 +320,14 @@ def with_values(settings: Settings, values: Mapping[str, Any]) -> Settings:
 def is_given(settings: Settings, key: str) -> bool:
     """Return whether a setting was typed, whatever its value, or has another value than its default.
 
-    A file counts for its values that are not defaults: that of a run names every setting.
+    A file counts for its values that are not defaults: that of a run names every setting. So does a section in which
+    every setting is set: it is a copy.
     """
     section, name = key.split(".")
-    return name in getattr(settings, section).model_fields_set
+    branch = getattr(settings, section)
+    if len(branch.model_fields_set) == len(type(branch).model_fields):
+        return bool(get_value(settings, key) != get_value(Settings(), key))
+    return name in branch.model_fields_set
 
 
 def get_value(settings: Settings, key: str) -> Any:
