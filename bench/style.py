@@ -6,7 +6,7 @@
 
 PLAYS and SPEECHES as in tuning_data.py. A naive Bayes classifier over character n-grams tells three writers apart: the
 author of the plays, other people (the speeches), and the base, from its answers. It is fitted on passages that the
-tuning did not see, and its accuracy on further ones stands in the table, because a share says no more than that. All
+tuning did not see. The table shows its accuracy on further passages, since a share means little where that is low. All
 texts are cut to the same length and have single blanks, so that neither their length nor their layout counts.
 
 The base, the base with the most similar training speeches in its prompt, and the tuned model then answer the same

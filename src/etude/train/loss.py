@@ -185,14 +185,15 @@ def _loss_and_error(
 ) -> tuple[Float[Tensor, ""], Float[Tensor, "N V"]]:
     """Return the weighted sum of the losses, and in the place of ``logits`` its derivatives.
 
-    Both are computed in ``dtype``, a few rows at a time, so that their numbers stay in the processor's cache. The sum
-    of the derivatives is added to ``bias_gradient``.
+    Both are computed in ``dtype``, on a CPU a few rows at a time, so that their numbers stay in the processor's cache.
+    The sum of the derivatives is added to ``bias_gradient``.
     """
     counts = wanted != IGNORE_INDEX
     real = (counts if factors is None else counts * factors)[:, None]
     index = wanted.clamp(min=0)[:, None]  # IGNORE_INDEX is negative; `real` is 0 there
     tables = [(logits, index, real)]
-    if logits.numel() > LOGITS_AT_ONCE and not torch.compiler.is_compiling():
+    on_cpu = logits.device.type == "cpu"  # on a GPU, more and smaller operations would only be slower
+    if on_cpu and logits.numel() > LOGITS_AT_ONCE and not torch.compiler.is_compiling():
         rows = max(1, CACHED_LOGITS // logits.shape[1])
         tables = list(zip(*(torch.split(table, rows) for table in tables[0]), strict=True))
     losses: list[Tensor] = []
@@ -200,7 +201,8 @@ def _loss_and_error(
         error = values.to(dtype)  # (n, V)
         normalizer = error.logsumexp(dim=-1, keepdim=True)  # (n, 1)
         losses.append((normalizer - error.gather(1, desired)) * counted)
-        loss = torch.cat(losses).sum()  # a single sum, so that the number of tables changes no bit
+        # A single sum over all tables, so that their number changes no bit; here, since what follows overwrites them.
+        loss = torch.cat(losses).sum()
         # d loss / d logits: predicted probabilities minus the one-hot target. In place: the table is large.
         error.sub_(normalizer).exp_().scatter_add_(1, desired, -torch.ones_like(normalizer)).mul_(counted)
         if bias_gradient is not None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from etude.config import Resolved
 from etude.errors import InputError
 from etude.evaluate.tuning.classification import Null
+from etude.evaluate.tuning.examined import details_folder
 from etude.evaluate.tuning.held_out import Question
 from etude.evaluate.tuning.prompting import is_right
 from etude.files import read_json
@@ -50,7 +51,7 @@ def _is_null(other: Path, settings: Resolved) -> bool:
 
 def _answers(run: Path, step: int) -> dict[str, str]:
     """Return the answers of a run at a step by question; empty where it was not asked."""
-    file = run / "derived" / "tuning" / f"{checkpoint_name(step)}.json"
+    file = details_folder(run) / f"{checkpoint_name(step)}.json"
     try:
         rows = read_json(file)["answers"]
         return {str(row["question"]): str(row["systems"]["tuned"]["answer"]) for row in rows}
