@@ -88,7 +88,9 @@ def completion_request(fields: Fields, served: Served) -> Asked:
     stop_ids = frozenset(served.tokenizer.roles.stop_ids)
     options = _options(fields, served, count, stop_ids, alternatives or 0, scored)
     fields.require_no_more()
-    prompts, texts, hidden = ([one[at] for one in given] for at in range(3))
+    prompts = [ids for ids, _, _ in given]
+    texts = [text for _, text, _ in given]
+    hidden = [count for _, _, count in given]
     return Asked(
         "cmpl",
         prompts,
