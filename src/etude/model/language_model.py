@@ -38,12 +38,9 @@ class LanguageModel(nn.Module):
         has_attention: whether the network has attention heads and a residual stream.
         tokens_per_position: number of tokens whose embeddings the activation :data:`EMBED` holds at a position, side
             by side, the newest last.
-        compiles_by_layer: whether `hidden` has an argument `run_layer` (:mod:`etude.model.run_layer`), which applies
-            each layer.
     """
 
     has_attention: ClassVar[bool] = True
-    compiles_by_layer: ClassVar[bool] = False
     tokens_per_position: int = 1
 
     def __init__(self, config: ModelConfig) -> None:

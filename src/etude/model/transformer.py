@@ -146,8 +146,6 @@ class Decoder(nn.Module):
 class Transformer(LanguageModel):
     """A decoder-only transformer of any family, built from the switches of the configuration."""
 
-    compiles_by_layer = True
-
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
         self.model = Decoder(config)

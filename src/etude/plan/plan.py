@@ -30,6 +30,7 @@ from etude.model.attention import takes_blocks
 from etude.model.build import build_model, zero_model
 from etude.model.config import ModelConfig
 from etude.model.cost import TrainingMemory, training_memory
+from etude.model.run_layer import compiles_by_layer
 from etude.plan.derivation import Derived, Facts
 from etude.plan.dial import Resolution, resolve
 from etude.plan.forecast import Forecast
@@ -110,6 +111,7 @@ class Plan:
             state_bytes=state_bytes(self.model, train.optimizer, train.only),
             recompute=train.activation_checkpointing,
             in_blocks=takes_blocks(self.device.kind, rounded, context),
+            compiled=self.settings.device.compile is not False and self.compiles_by_layer,
             snapshot=self.device.kind != "cuda" and self.saves_in_background,
             compared=self.device.kind != "cuda" and train.summary_every > 0,
             rounded=rounded,
@@ -129,10 +131,15 @@ class Plan:
         return self.settings.model.base != NO_BASE
 
     @property
+    def compiles_by_layer(self) -> bool:
+        """Whether all layers share the code of one, where the run is compiled."""
+        return self.has_base and compiles_by_layer(self.model, self.settings.train.dropout)
+
+    @property
     def compiled_layers(self) -> int:
-        """Layers whose compilation takes time: of a base model all share the code of the first two at most."""
+        """Layers whose compilation takes time: where all share code, the first two at most."""
         layers = self.model.num_hidden_layers
-        return min(layers, 2) if self.has_base else layers
+        return min(layers, 2) if self.compiles_by_layer else layers
 
     @property
     def pass_tokens(self) -> int:
