@@ -297,12 +297,12 @@ class Loop:
 
     def _do_tasks(self, wanted: Callable[[Task], bool]) -> None:
         """Run the tasks that are wanted, in their order. What a task does may make a later one due, or end the run."""
-        if not any(map(wanted, self.tasks)):
+        if not self.ranks.agree(any(map(wanted, self.tasks))):
             return
         self._log()  # first, so that a checkpoint is never ahead of the log
         for number, task in enumerate(self.tasks):
-            # A run that a task ended comes here twice in one step.
-            if self._done.get(number) != self.state.step and wanted(task):
+            # A run that a task ended comes here twice in one step. Of a divided network, a task is work of all ranks.
+            if self.ranks.agree(self._done.get(number) != self.state.step and wanted(task)):
                 self._done[number] = self.state.step
                 for event in task.run(self.state):
                     self._emit(event)

@@ -14,7 +14,7 @@ from rich.table import Table
 from etude.config import Settings, get_value, known_keys
 from etude.data.report import DataReport
 from etude.data.report_picture import draw_report
-from etude.device import available_cores, place_on_machine
+from etude.device import available_cores, place_in_run
 from etude.errors import InputError
 from etude.evaluate.tuning.report_work import report_work
 from etude.files import file_errors_in_one_line, write_json
@@ -132,7 +132,7 @@ def _from_now(seconds: float | None) -> float | None:
 
 def explain(settings: Settings, console: Console | None = None) -> None:
     """Print every setting with its reason, what the model costs, and how long it takes (``--dry-run``)."""
-    if place_on_machine()[0] > 0:
+    if place_in_run()[0] > 0:
         return  # the first process prints for all
     console = console or Console()
     plan, _ = make_plan(settings, console)
