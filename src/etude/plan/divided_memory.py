@@ -35,6 +35,16 @@ def memory_of_piece(whole: TrainingMemory, config: ModelConfig, shard: int) -> T
     )
 
 
+def require_processes(settings: Resolved, count: int) -> None:
+    """Raise InputError for a training in one process whose settings divide it among several."""
+    shard = settings.parallel.shard
+    if count == 1 and shard not in ("auto", 1):
+        raise InputError(
+            f"parallel.shard={shard} divides the run among {shard} processes, and this is one: start it with "
+            f"`torchrun --nproc-per-node={shard} -m etude train`, or use --set parallel.shard=auto"
+        )
+
+
 def chosen_shard(
     settings: Resolved, config: ModelConfig, count: int, whole: TrainingMemory, available: int | None
 ) -> int:
@@ -44,10 +54,12 @@ def chosen_shard(
         InputError: the run cannot be divided so.
     """
     given = settings.parallel.shard
+    if count == 1:  # one process replays, reads and measures what several have trained
+        return 1
     if given != "auto":
         require_divisible(config, settings, count, given)
         return given
-    if count == 1 or available is None or whole.total <= available:
+    if available is None or whole.total <= available:
         return 1
     try:
         require_divisible(config, settings, count, count)

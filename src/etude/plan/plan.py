@@ -33,7 +33,7 @@ from etude.model.cost import TrainingMemory, training_memory
 from etude.model.init import initialise
 from etude.plan.derivation import Derived, Facts
 from etude.plan.dial import Resolution, resolve
-from etude.plan.divided_memory import chosen_shard, memory_of_piece
+from etude.plan.divided_memory import chosen_shard, memory_of_piece, require_processes
 from etude.plan.forecast import Forecast
 from etude.plan.sizes import Size
 from etude.pretrained.base import Base
@@ -240,7 +240,8 @@ def _packed_rows(part: TokenPart, context: int) -> int:
 
 
 def require_memory(plan: Plan) -> None:
-    """Raise InputError where less memory is free than a run needs."""
+    """Raise InputError where less memory is free than a run needs, or fewer processes run than share a copy of it."""
+    require_processes(plan.settings, place_in_run()[1])
     memory, free = plan.memory, free_memory_bytes(plan.device.kind)
     needed = memory.total - memory.process  # this process has its own part already
     if free is None or needed <= free:

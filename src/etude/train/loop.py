@@ -30,7 +30,7 @@ from etude.train.batch import MicroBatch
 from etude.train.control import Pause
 from etude.train.objectives import Objective
 from etude.train.optimizer import UpdateRules
-from etude.train.parallel import ALONE, Ranks
+from etude.train.parallel import ALONE, Ranks, group_errors
 from etude.train.schedule import Revision, last_step, lr_factor_at, momentum
 from etude.train.spikes import LossWatch
 from etude.train.step import GradientReader, OutOfMemory, StepResult, update_step
@@ -153,8 +153,13 @@ class Loop:
         """Train until the last step of the run, or until ``should_stop``. Returns "finished" or "stopped".
 
         Raises:
-            EtudeError: too many steps in a row were not finite. The tasks of a stop run first.
+            EtudeError: too many steps in a row were not finite, or another rank has ended. In the first case the tasks
+                of a stop run first.
         """
+        with group_errors():  # of a divided network, every part of a step communicates
+            return self._run()
+
+    def _run(self) -> str:
         state = self.state
         first = state.step
         if self._is_lost():  # the last session ended so, and the user resumed it: count from 0

@@ -29,6 +29,7 @@ import torch.distributed as dist
 # later (torch.optim does), it keeps a destroyed group alive, whose threads abort the process at exit.
 import torch.distributed.nn.functional
 from torch import Tensor
+from torch._C._distributed_c10d import PrefixStore, TCPStore
 
 from etude.device import place_in_run
 from etude.errors import EtudeError, InputError
@@ -95,7 +96,7 @@ class Ranks:
         if self.count == 1:
             return number
         value = torch.tensor(number, dtype=torch.int64 if isinstance(number, int) else torch.float64)
-        with _group_errors():
+        with group_errors():
             dist.all_reduce(value)
         return type(number)(value)
 
@@ -104,14 +105,14 @@ class Ranks:
         if self.count == 1:
             return list(numbers)
         values = torch.tensor(numbers, dtype=torch.float64)
-        with _group_errors():
+        with group_errors():
             dist.all_reduce(values)
         return [float(value) for value in values.tolist()]
 
     def of_first(self, tensor: Tensor) -> Tensor:
         """Return the ``tensor`` of rank 0, of the same shape on all ranks."""
         if self.count > 1:
-            with _group_errors():
+            with group_errors():
                 dist.broadcast(tensor, src=0)
         return tensor
 
@@ -124,7 +125,7 @@ class Ranks:
         if not self.divided:
             return flag
         value = torch.tensor(int(flag))
-        with _group_errors():
+        with group_errors():
             dist.broadcast(value, src=0)
         return bool(value)
 
@@ -133,7 +134,7 @@ class Ranks:
         """Replace each tensor by its sum over the ranks, with the same bits on all of them."""
         if self.count == 1:
             return
-        with _group_errors():
+        with group_errors():
             sent = []  # all buckets are in flight before the first one is awaited
             for bucket in _buckets(tensors):
                 joined = torch.cat([tensor.reshape(-1) for tensor in bucket])
@@ -149,13 +150,13 @@ class Ranks:
         """Send ``job`` from rank 0 to the other ranks. With None they end. ``last``: whether no other follows."""
         self._job_sent = last
         if self.count > 1:
-            with _group_errors():
+            with group_errors():
                 dist.broadcast_object_list([job], src=0, device=_CPU)
 
     def receive_job(self) -> Any:
         """Wait for the job that rank 0 sends to the other ranks; None where it has none."""
         received: list[Any] = [None]
-        with _group_errors():
+        with group_errors():
             dist.broadcast_object_list(received, src=0, device=_CPU)
         return received[0]
 
@@ -185,9 +186,10 @@ def join_ranks() -> Iterator[Ranks]:
         return
     if not dist.is_initialized():
         # gloo for tensors on the CPU, nccl for tensors on a GPU: a run may use both.
-        with _group_errors():
+        with group_errors():
+            backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
             dist.init_process_group(
-                "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE
+                backend, store=_store_of_attempt(), rank=rank, world_size=count, timeout=PATIENCE
             )
         atexit.register(dist.destroy_process_group)
     ranks = Ranks(rank, count, launcher)
@@ -195,6 +197,18 @@ def join_ranks() -> Iterator[Ranks]:
         yield ranks
     finally:
         ranks.end()
+
+
+def _store_of_attempt() -> PrefixStore:
+    """Return the key-value store of torchrun through which the processes find each other.
+
+    torchrun keeps one store over all its restarts. Without a prefix for each, a restarted process may read the address
+    of a process that has died, and fail or wait for it.
+    """
+    host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    serves = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True" and os.environ["RANK"] == "0"
+    store = TCPStore(host, port, is_master=serves, timeout=PATIENCE, multi_tenant=serves)
+    return PrefixStore(f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
 
 
 def require_even_rows(batch_rows: int, count: int) -> None:
@@ -221,7 +235,7 @@ def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
 
 
 @contextmanager
-def _group_errors() -> Iterator[None]:
+def group_errors() -> Iterator[None]:
     """Turn a lost connection to the other processes into an EtudeError; other errors pass unchanged."""
     try:
         yield

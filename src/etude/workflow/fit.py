@@ -79,6 +79,7 @@ class Outcome:
     run: RunFolder
     reason: str  # "finished" or "stopped"
     step: int  # the last one that was made
+    divided: bool = False  # among processes, none of which may have room for the whole network
 
 
 def fit(
@@ -166,7 +167,7 @@ def _fit(
             raise OutOfMemory(OUT_OF_MEMORY) from error
         raise
     run.write_status(reason, state.step)
-    return Outcome(run, reason, state.step)
+    return Outcome(run, reason, state.step, ranks.divided)
 
 
 def _watch(plan: Plan, history: RunHistory) -> LossWatch:
