@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from pathlib import Path
@@ -14,11 +15,12 @@ from etude.config import TrainSettings
 from etude.data.tokens.loader import BatchLoader
 from etude.data.tokens.parts import TokenPart
 from etude.device import Device
+from etude.errors import EtudeError
 from etude.model.build import build_model
 from etude.model.init import initialise
 from etude.model.pieces import whole
 from etude.run.checkpoints import Provenance, checkpoint_name, read_marker
-from etude.train import parallel
+from etude.train import divided_checkpoint, parallel
 from etude.train.checksum import checksum
 from etude.train.divided import divided_model, make_mesh, release_gathered
 from etude.train.divided_checkpoint import join_saving, load_divided, save_divided
@@ -49,12 +51,14 @@ MORE_CASES: dict[str, dict[str, Any]] = {
         **{"network": "llama-grouped-tied", "micro_batch_rows": 1},
         "dropout": 0.3,
     },
-    "documents, recomputed": {"network": "llama", "within_documents": True, "recompute": True},
     "qwen2, some layers": {"network": "qwen2-tied", "only": "layers.2"},
     "mlp": {"network": "mlp-direct"},
     "gpt_neox": {"network": "gpt_neox"},
     "olmo2": {"network": "olmo2"},
-    "smollm3": {"network": "smollm3"},
+    "smollm3, documents, recomputed": {
+        **{"network": "smollm3", "within_documents": True},
+        "recompute": True,
+    },
     "gemma3_text": {"network": "gemma3_text", "optimizer": "adamw"},
 }
 """Every family, so that pieces are uneven or empty too."""
@@ -137,6 +141,27 @@ def save(ranks: Ranks, result: dict[str, Any], folder: Path) -> None:
     dist.barrier()
 
 
+def save_with_a_full_disk(ranks: Ranks, folder: Path) -> str:
+    """Return what rank 0 reports of a checkpoint that the last rank cannot write, and what is left of it."""
+
+    def full(path: Path, state: dict[str, torch.Tensor]) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    loop = prepare(ranks, CASES["muon"])
+    loop.one_step()
+    write = divided_checkpoint.write_tensors
+    if ranks.rank == ranks.count - 1:
+        divided_checkpoint.write_tensors = full
+    try:
+        save(ranks, {"loop": loop}, folder)
+        message = ""
+    except EtudeError as error:
+        message = str(error)
+        dist.barrier()
+    divided_checkpoint.write_tensors = write
+    return f"{message}, leaving {[path.name for path in folder.glob('*step*')]}" if ranks.leads else ""
+
+
 def loads(ranks: Ranks, case: dict[str, Any], result: dict[str, Any], folder: Path) -> bool:
     """Return whether this rank, of any division, loads the very state of ``result`` from a checkpoint."""
     state = prepare(ranks, case).state
@@ -168,6 +193,7 @@ def every_case(ranks: Ranks, cases: dict[str, dict[str, Any]], shard: int, folde
         release_gathered(result.pop("loop").state.model)
         results[name] = result
     results["muon bytes"] = muon_bytes(ranks)
+    results["full disk"] = save_with_a_full_disk(ranks, folder / "full")
     return results
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from divided_ranks import MORE_CASES, STEPS
 from etude.config import ParallelSettings
 from etude.errors import InputError
 from etude.model.build import empty_model
+from etude.model.config import ModelConfig
 from etude.model.cost import TrainingMemory, count_parameters
 from etude.model.folder import load_model_folder, stored_state
 from etude.model.pieces import bounds
@@ -79,7 +81,12 @@ def test_four_ranks_make_the_steps_of_one(four: tuple[Path, list[dict[str, Any]]
         for name in results[0][division].keys() & single.keys():
             for result in results:
                 assert_same_steps(result[division][name], single[name])
-    assert results[0]["by four"].keys() == {*MORE_CASES, "muon bytes"}
+    assert results[0]["by four"].keys() == {*MORE_CASES, "muon bytes", "full disk"}
+    full = results[0]["by four"]["full disk"]
+    assert "No space left on device" in full
+    assert full.endswith("leaving []")
+    config = divided_ranks.prepare(ALONE, MORE_CASES["wide"]).state.model.config
+    assert results[0]["by four"]["muon bytes"] == gram_bytes(config, 4)
     for name, case in MORE_CASES.items():
         checkpoint = folder / "four" / name / checkpoint_name(STEPS)
         assert_one_process_loads(checkpoint, case, results[0]["by four"][name])
@@ -99,6 +106,18 @@ def test_transformers_loads_what_four_ranks_wrote(four: tuple[Path, list[dict[st
         tokens = make_tokens(2, 12)
         with torch.no_grad():
             torch.testing.assert_close(theirs(tokens).logits, ours(tokens), rtol=1e-5, atol=1e-5)
+
+
+def gram_bytes(config: ModelConfig, shard: int) -> int:
+    """Return the bytes of the Gram matrices of all blocks that are cut along their long sides."""
+    total, dimensions = 0, cuts(config, "muon", shard)
+    for parameter in parameters_of_config(config):
+        if parameter.role == "hidden":
+            blocks = blocks_of(parameter, config)
+            sides = [size // count for size, count in zip(parameter.shape, blocks, strict=True)]
+            if sums_grams(parameter.shape, blocks, dimensions[parameter.name]):
+                total += 4 * blocks[0] * blocks[1] * min(sides) ** 2
+    return total
 
 
 def assert_one_process_loads(checkpoint: Path, case: dict[str, Any], result: dict[str, Any]) -> None:
@@ -134,20 +153,18 @@ def test_columns_are_cut_only_into_even_widths(name: str, shard: int) -> None:
             assert parameter.shape[1] % (2 * shard) == 0
 
 
-def test_the_large_matrices_of_a_large_network_are_cut_along_the_long_sides_of_their_blocks() -> None:
-    """Then Muon sends small Gram matrices in place of all that they come from."""
-    sizes = {"hidden_size": 512, "intermediate_size": 1536, "num_attention_heads": 8, "head_dim": 64}
-    config = make_config("llama", num_key_value_heads=4, **sizes)
-    dimensions, grams, matrices = cuts(config, "muon", 4), 0, 0
-    for parameter in parameters_of_config(config):
-        if parameter.role != "hidden":
-            continue
-        blocks = blocks_of(parameter, config)
-        assert sums_grams(parameter.shape, blocks, dimensions[parameter.name]), parameter
-        rows, columns = parameter.shape[0] // blocks[0], parameter.shape[1] // blocks[1]
-        grams += blocks[0] * blocks[1] * min(rows, columns) ** 2
-        matrices += parameter.shape[0] * parameter.shape[1]
-    assert grams < matrices / 7
+def test_the_matrices_of_a_large_network_are_cut_along_the_long_sides_of_their_blocks() -> None:
+    """Then Muon sends Gram matrices of heads and groups of neurons in place of all that they come from."""
+    seven_billion = {
+        **{"hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32},
+        **{"num_attention_heads": 32, "num_key_value_heads": 32, "head_dim": 128},
+    }
+    config = make_config("llama", **seven_billion)
+    dimensions = cuts(config, "muon", 64)
+    hidden = [parameter for parameter in parameters_of_config(config) if parameter.role == "hidden"]
+    for parameter in hidden:
+        assert sums_grams(parameter.shape, blocks_of(parameter, config), dimensions[parameter.name])
+    assert gram_bytes(config, 64) < 4 * sum(math.prod(parameter.shape) for parameter in hidden) / 45
 
 
 def test_every_layer_has_one_owner_and_the_bytes_are_shared_out() -> None:
