@@ -78,6 +78,13 @@ class LanguageModel(nn.Module):
         """
         raise NotImplementedError
 
+    def gathered_apart(self) -> list[nn.Module]:
+        """Return the parts whose parameters a process that holds only pieces gathers when it runs them.
+
+        The parameters of the rest, the head's among them, are gathered for a whole step.
+        """
+        return []
+
     def dropout_shape(self, rows: int, context: int) -> tuple[int, int, int, int]:
         """Return the shape (P, B, T, D) of the keep masks, P the number of places with dropout."""
         raise NotImplementedError

@@ -195,6 +195,11 @@ class Transformer(LanguageModel):
             most = self.config.max_position_embeddings
             raise ValueError(f"{count} positions are more than max_position_embeddings {most}")
 
+    def gathered_apart(self) -> list[nn.Module]:
+        # A tied embedding is also the head's matrix, which the loss reads.
+        embedding = [] if self.lm_head is None else [self.model.embed_tokens]
+        return [*embedding, *self.model.layers]
+
     def activation_numbers(self, count: int) -> int:
         config = self.config
         heads = config.head_dim * (3 * config.num_attention_heads + 3 * config.num_key_value_heads)
