@@ -11,6 +11,12 @@ from hypothesis import HealthCheck, settings
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+if hasattr(os, "sched_setaffinity") and "PYTEST_XDIST_WORKER" in os.environ:
+    # Each process of the tests has its own cores, and so have the programs that it starts. Two programs that both use
+    # all cores with several threads wait for each other's threads, and take ten times as long.
+    _cores, _count = sorted(os.sched_getaffinity(0)), int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    _own = _cores[int(os.environ["PYTEST_XDIST_WORKER"].removeprefix("gw")) % len(_cores) :: _count]
+    os.sched_setaffinity(0, _own)
 
 from jaxtyping import install_import_hook
 

@@ -224,6 +224,17 @@ class DeviceSettings(Section, Generic[Open]):
     """Whether to use ``torch.compile``. Auto: tries it once, and falls back to eager mode if it fails."""
 
 
+class ParallelSettings(Section):
+    """The division of a run among the processes of `torchrun`."""
+
+    change = Change.STEERING
+
+    shard: MayDiffer[Count | Auto] = "auto"
+    """Processes that share one copy of the network, the gradient and the optimizer's state, each with a piece of every
+    tensor. 1: a whole copy in each process. It must divide the number of processes. Auto: 1 if a copy fits the memory,
+    otherwise all processes."""
+
+
 class RunSettings(Section):
     """The run's folder and its seed."""
 
@@ -245,6 +256,7 @@ class Settings(Section, Generic[Open]):
     train: TrainSettings[Open] = TrainSettings()
     ladder: LadderSettings = LadderSettings()
     device: DeviceSettings[Open] = DeviceSettings()
+    parallel: ParallelSettings = ParallelSettings()
 
 
 Resolved: TypeAlias = Settings[Never]

@@ -169,16 +169,20 @@ def place_on_machine() -> tuple[int, int]:
     return _count_in_environment("LOCAL_RANK", 0), _count_in_environment("LOCAL_WORLD_SIZE", 1)
 
 
-def require_one_machine() -> None:
-    """Raise InputError if torchrun runs on several machines: each would train a separate run."""
-    _, count = place_on_machine()
-    world_size = _count_in_environment("WORLD_SIZE", count)
-    if world_size > count:
+def place_in_run() -> tuple[int, int]:
+    """Return (rank, number) of this process among those of ``torchrun`` on all machines; (0, 1) without torchrun.
+
+    Raises:
+        InputError: an environment variable of torchrun is invalid, or another program than torchrun has set it.
+    """
+    place, count = place_on_machine()
+    total = _count_in_environment("WORLD_SIZE", count)
+    if total > count and "TORCHELASTIC_RUN_ID" not in os.environ:
         raise InputError(
-            f"a run is trained on one machine, and WORLD_SIZE is {world_size} where {count} "
-            f"{'process runs' if count == 1 else 'processes run'} on this one: use torchrun with --nproc-per-node and "
-            "without --nnodes; without torchrun, unset WORLD_SIZE"
+            f"WORLD_SIZE is {total} where {count} process{' runs' if count == 1 else 'es run'}, and torchrun did not "
+            "set it: start the run with torchrun on each machine (--nnodes), or unset WORLD_SIZE"
         )
+    return _count_in_environment("RANK", place), total
 
 
 def _count_in_environment(name: str, default: int) -> int:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -21,7 +24,6 @@ from etude.model.cost import (
     training_flops_per_token,
     training_memory,
 )
-from etude.model.language_model import LanguageModel
 from etude.train.optimizer import (
     freeze_others,
     layers_in_backward,
@@ -29,7 +31,9 @@ from etude.train.optimizer import (
     state_bytes,
     trains_head,
 )
+from kept_bytes import kept_bytes
 from networks import EVERY, TRANSFORMERS, make_config, make_network, make_tokens
+from waiting import PATIENCE
 
 PARTS = {
     "embedding": ("embed_tokens",),
@@ -82,22 +86,6 @@ def test_causal_attention_is_about_half() -> None:
     assert causal * 15 == full * 8  # (1 + 2 + ... + 15) / 15 keys instead of 15
 
 
-def kept_bytes(model: LanguageModel, rows: int, count: int, *, recompute: bool = False) -> int:
-    """Bytes of the distinct tensors that autograd saves, without parameters."""
-    own = {t.untyped_storage().data_ptr() for t in [*model.parameters(), *model.buffers()]}
-    saved: dict[int, torch.Tensor] = {}
-
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        if tensor.untyped_storage().data_ptr() not in own:
-            saved[tensor.untyped_storage().data_ptr()] = tensor
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        logits = model.head(model.hidden(make_tokens(rows, count), recompute=recompute))
-        F.cross_entropy(logits.flatten(0, 1), make_tokens(rows, count, 1).flatten())
-    return sum(tensor.untyped_storage().nbytes() for tensor in saved.values())
-
-
 @pytest.mark.parametrize("recompute", [False, True])
 @pytest.mark.parametrize("name", EVERY)
 def test_kept_activations(name: str, recompute: bool) -> None:
@@ -119,6 +107,25 @@ def test_kept_in_bf16(name: str, count: int) -> None:
         actual = kept_bytes(model, 3, count)
     memory = training_memory(config, batch_size=3, context=count, in_blocks=True, rounded=True)
     assert memory.activations + memory.rounded == pytest.approx(actual, rel=0.05)
+
+
+@pytest.mark.slow
+def test_kept_by_compiled_layers() -> None:
+    """In a process of its own, because the shape checks that the tests install cannot be traced."""
+    names = ["llama", "qwen3", "gpt2", "gpt_neox", "olmo2", "gemma3_text"]
+    script = Path(__file__).parent.parent / "kept_bytes.py"
+    done = subprocess.run([sys.executable, script, *names], capture_output=True, text=True, timeout=PATIENCE)
+    assert done.returncode == 0, done.stderr
+    for name, rounded, kept in json.loads(done.stdout):
+        fewer, config = (make_config(name, num_hidden_layers=layers) for layers in (2, 3))
+        cost = config.family.cost
+        per_token = cost.kept_per_compiled_layer(config, rounded=rounded)
+        masks = 0 if rounded else cost.masks(config, 40) - cost.masks(fewer, 40)
+        if rounded:
+            per_token += cost.patterns_per_token(config, 40, compiled=True)
+            copies = hidden_matrix_parameters(config) / config.num_hidden_layers / 2
+            per_token += copies / (3 * 40)
+        assert kept == pytest.approx(4 * (3 * 40 * per_token + masks), rel=1e-3), (name, rounded)
 
 
 def test_only_layers_above_the_first_trained_one_keep_activations() -> None:

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import several_ranks
+from etude.device import place_in_run, place_on_machine
 from etude.errors import EtudeError, InputError
 from etude.train.parallel import ALONE, Ranks, join_ranks, require_even_rows
 from several_ranks import CASES, STEPS, STOP_AT
@@ -109,20 +110,22 @@ def test_rows_must_divide_evenly_among_ranks() -> None:
 
 
 @pytest.mark.parametrize("local_processes", [1, 2])
-def test_several_machines_are_refused(monkeypatch: pytest.MonkeyPatch, local_processes: int) -> None:
-    """The environment of `torchrun --nnodes=2`, also with one process on each machine."""
-    for name, value in {
-        "LOCAL_RANK": "0",
-        "LOCAL_WORLD_SIZE": str(local_processes),
-        "WORLD_SIZE": str(2 * local_processes),
-    }.items():
+def test_processes_on_several_machines_are_one_run(
+    monkeypatch: pytest.MonkeyPatch, local_processes: int
+) -> None:
+    """The environment of `torchrun --nnodes=2` on the second machine, also with one process on each."""
+    values = {"LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": str(local_processes), "RANK": str(local_processes)}
+    for name, value in (
+        values | {"WORLD_SIZE": str(2 * local_processes), "TORCHELASTIC_RUN_ID": "x"}
+    ).items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(InputError, match=r"one machine.*without --nnodes"), join_ranks():
-        pass
+    assert place_in_run() == (local_processes, 2 * local_processes)
+    assert place_on_machine() == (0, local_processes)
 
 
 def test_one_of_several_pods_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Some clusters set WORLD_SIZE without torchrun: each pod would train a separate run."""
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
     monkeypatch.setenv("WORLD_SIZE", "4")
     with pytest.raises(InputError, match=r"WORLD_SIZE is 4 where 1 process.*unset WORLD_SIZE"), join_ranks():
         pass

@@ -284,13 +284,12 @@ def _watched(job: Job, runs: Path, studio: bool) -> None:
         typer.Exit: the run was stopped before its end.
     """
     from etude.cli.broken_pipe import outlive_reader
-    from etude.device import place_on_machine, require_one_machine
+    from etude.device import place_in_run
     from etude.serve.studio_beside import studio_beside
     from etude.train.stop_requests import STOPPED
 
     outlive_reader()
-    require_one_machine()
-    place, count = place_on_machine()
+    place, count = place_in_run()
     with studio_beside(runs, studio and place == 0) as beside:
         from etude.workflow import jobs  # takes seconds, while the studio's process starts
 

@@ -9,12 +9,14 @@ from itertools import islice
 
 from etude.data.tokens.parts import TokenPart
 from etude.data.tokens.tokenizer import EtudeTokenizer
+from etude.generate.divided import continue_together
 from etude.generate.engine import generate
 from etude.generate.sampling import USUAL_SAMPLING, NotFinite
 from etude.plan.cadence import SAMPLE_TOKENS
 from etude.plan.plan import Plan
 from etude.run.events import Event, SampleEvent
 from etude.train.loop import TrainState
+from etude.train.parallel import ALONE, Ranks
 
 PROMPT_WORDS, PROMPT_CHARACTERS, PROMPT_CANDIDATES = 6, 60, 16
 SAMPLING = dataclasses.replace(USUAL_SAMPLING, max_new_tokens=SAMPLE_TOKENS)
@@ -62,15 +64,19 @@ class Sample:
     prompt: str
     seed: int
     tokens: tuple[int, ...] | None = None
+    ranks: Ranks = ALONE
 
     def __call__(self, state: TrainState) -> Sequence[Event]:
         """Return a sample of the current model; none if its predictions are not finite."""
         prompt = self.tokens or [self.tokenizer.roles.document_id, *self.tokenizer.encode(self.prompt)]
+        stop_ids = self.tokenizer.roles.stop_ids
         try:
-            answers = generate(
-                state.model, [list(prompt)], SAMPLING, stop_ids=self.tokenizer.roles.stop_ids, seed=self.seed
-            )
+            if self.ranks.divided:
+                ids = continue_together(state.model, prompt, SAMPLING, stop_ids, self.seed, self.ranks)
+            else:
+                answers = generate(state.model, [list(prompt)], SAMPLING, stop_ids=stop_ids, seed=self.seed)
+                ids = answers[0].token_ids
         except NotFinite:
             return []  # the loop decides whether the run continues
-        text = self.tokenizer.decode(answers[0].token_ids)
+        text = self.tokenizer.decode(ids)
         return [SampleEvent(state.step, state.tokens_seen, state.wall_time, self.prompt, text)]

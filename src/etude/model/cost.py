@@ -57,8 +57,8 @@ class TrainingMemory:
     gradients: int
     optimizer: int
     activations: int
-    """Tensors that the uncompiled forward pass saves for the backward pass; a compiled network saves less. With
-    activation checkpointing, the inputs of all layers, and what one layer saves while it is recomputed."""
+    """Tensors that the forward pass saves for the backward pass; a network that is compiled as one graph saves less.
+    With activation checkpointing, the inputs of all layers, and what one layer saves while it is recomputed."""
     logits: int
     """The logits and their gradient, besides the log-probabilities that the loss saves; or those of a piece, and the
     gradient of the output matrix."""
@@ -95,6 +95,7 @@ def training_memory(
     state_bytes: int = 0,
     recompute: bool = False,
     in_blocks: bool = False,
+    compiled: bool = False,
     snapshot: bool = False,
     compared: bool = False,
     rounded: bool = False,
@@ -111,7 +112,7 @@ def training_memory(
     Args:
         trained: number of parameters that are trained; None: all.
         state_bytes: memory of the optimizer's state (`etude.train.optimizer.state_bytes`).
-        recompute: activation checkpointing.
+        recompute, compiled: activation checkpointing; layers are compiled one by one (`etude.model.run_layer`).
         in_blocks: attention in blocks of queries, which saves its patterns (`etude.model.attention`).
         snapshot, compared, rounded, accumulated, trains_head: whether checkpoints are written from a copy, steps are
             summarised, products are in bf16, a step has several micro-batches, and the output matrix is trained.
@@ -124,20 +125,19 @@ def training_memory(
     every, tokens, cost = config.num_hidden_layers, batch_size * context, config.family.cost
     layers, factors = every if layers is None else layers, adapter_parameters(config)
     parameters, head = count_parameters(config).total + factors, cost.head_inputs(config) * config.vocab_size
-    in_pieces = piece is not None and tokens > piece
-    kept = _kept(config, context, layers, recompute=recompute, rounded=rounded, in_blocks=in_blocks)
-    masks = 0 if in_blocks else cost.masks(config, context)
-    masks = context**2 if recompute and masks else masks  # those of the layer that is being recomputed
-    logits = 2 * (piece if in_pieces and piece else tokens) * config.vocab_size
-    if trains_head and (in_pieces or accumulated or config.tie_word_embeddings):
-        logits += head  # its gradient, before it is added to another
+    piece = tokens if piece is None else min(piece, tokens)
+    in_pieces = piece < tokens
+    how = {"recompute": recompute, "rounded": rounded, "in_blocks": in_blocks, "compiled": compiled}
+    saved = _saved(config, tokens, context, layers, **how) - tokens * in_pieces * config.vocab_size
+    adds = trains_head and (in_pieces or accumulated or config.tie_word_embeddings)
+    logits = 2 * piece * config.vocab_size + adds * head  # its gradient, before it is added to another
     matrices = cost.hidden_matrices(config)
-    copies = (matrices * layers // max(1, every) + head) // 2 if rounded else 0
+    copies = rounded * (matrices * layers // max(1, every) + head) // 2
     return TrainingMemory(
         weights=_BYTES * parameters,
         gradients=_BYTES * (parameters if trained is None else trained),
         optimizer=state_bytes,
-        activations=int(_BYTES * (tokens * (kept - in_pieces * config.vocab_size) + masks)),
+        activations=int(_BYTES * saved),
         logits=_BYTES * logits,
         rounded=_BYTES * copies,
         snapshot=_BYTES * (factors or parameters) + state_bytes if snapshot else 0,
@@ -148,36 +148,54 @@ def training_memory(
     )
 
 
-def _kept(
-    config: ModelConfig, context: int, layers: int, *, recompute: bool, rounded: bool, in_blocks: bool
+def _saved(
+    config: ModelConfig,
+    tokens: int,
+    context: int,
+    layers: int,
+    *,
+    recompute: bool,
+    rounded: bool,
+    in_blocks: bool,
+    compiled: bool,
 ) -> int | float:
-    """Count what is saved per token while a backward pass goes through the last ``layers``, without the masks."""
+    """Count what is saved of a micro-batch while a backward pass goes through the last ``layers``."""
     cost = config.family.cost
-    kept = kept_per_token(config, recompute=recompute, rounded=rounded, layers=layers)
+    kept = kept_per_token(config, recompute=recompute, rounded=rounded, compiled=compiled, layers=layers)
     if recompute and layers:  # the layer that is being recomputed; its input is counted already
-        kept += _kept_per_layer(config, rounded) - cost.layer_input(config)
+        kept += _kept_per_layer(config, rounded, compiled) - cost.layer_input(config)
     if in_blocks:
-        kept += cost.patterns_per_token(config, context) * (min(1, layers) if recompute else layers)
-    return kept
+        patterns = cost.patterns_per_token(config, context, compiled=compiled)
+        return tokens * (kept + patterns * (min(1, layers) if recompute else layers))
+    masks = cost.masks(config, context)
+    masks = context**2 if recompute and masks else masks  # those of the layer that is being recomputed
+    return tokens * kept + masks
 
 
 def kept_per_token(
-    config: ModelConfig, *, recompute: bool = False, rounded: bool = False, layers: int | None = None
+    config: ModelConfig,
+    *,
+    recompute: bool = False,
+    rounded: bool = False,
+    compiled: bool = False,
+    layers: int | None = None,
 ) -> int | float:
-    """Count the numbers that uncompiled forward pass and loss save for the backward pass, per token.
+    """Count the numbers that forward pass and loss save for the backward pass, per token.
 
     With `recompute` (activation checkpointing) each layer saves only its input. `rounded`: in bf16, whose numbers count
-    half. `layers`: those that save anything; None: all.
+    half. `compiled`: layers are compiled one by one. `layers`: those that save anything; None: all.
     """
     cost = config.family.cost
-    layer = cost.layer_input(config) if recompute else _kept_per_layer(config, rounded)
+    layer = cost.layer_input(config) if recompute else _kept_per_layer(config, rounded, compiled)
     loss = config.vocab_size + TOKEN_ID  # log-probabilities, and the target
     outside = cost.kept_outside_layers(config, recompute=recompute)
     return (config.num_hidden_layers if layers is None else layers) * layer + outside + loss
 
 
-def _kept_per_layer(config: ModelConfig, rounded: bool) -> int | float:
+def _kept_per_layer(config: ModelConfig, rounded: bool, compiled: bool) -> int | float:
     cost = config.family.cost
+    if compiled:
+        return cost.kept_per_compiled_layer(config, rounded=rounded)
     kept = cost.kept_per_layer_in_bf16(config) if rounded else cost.kept_per_layer(config)
     if config.adapter is not None and config.adapter.dropout:
         # The input of each branch, and a byte for its mask.

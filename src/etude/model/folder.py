@@ -78,9 +78,34 @@ def save_weights_folder(
     Raises:
         EtudeError: the files cannot be written.
     """
+    # A folder with a configuration besides an adapter would be a whole model to other programs.
+    write_model_files(folder, config, tokenizer_files, card, with_config=base is None)
+    try:
+        if base is not None:
+            write_adapter_config(folder, config, base)
+            write_tensors(folder / ADAPTER_WEIGHTS, adapter_tensors(weights, config))
+        else:
+            write_tensors(folder / WEIGHTS, stored_state(merged_state(weights, config), config))
+    except OSError as error:
+        raise write_failure(folder, error) from error
+
+
+def write_model_files(
+    folder: Path,
+    config: ModelConfig,
+    tokenizer_files: Path | None,
+    card: str | None,
+    *,
+    with_config: bool = True,
+) -> None:
+    """Write the files of a model folder besides its weights: see :func:`save_weights_folder`.
+
+    Raises:
+        EtudeError: the files cannot be written.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if base is None:  # a folder with both would be a whole model to other programs
+        if with_config:
             write_json(folder / CONFIG, config_to_hf(config))
         if tokenizer_files is None or not (tokenizer_files / GENERATION).is_file():
             write_json(folder / GENERATION, _generation_config(config))
@@ -89,11 +114,6 @@ def save_weights_folder(
             for file in sorted(tokenizer_files.iterdir()):
                 if file.is_file() and (file.name == GENERATION or file.name not in OWN_FILES):
                     shutil.copyfile(file, folder / file.name)
-        if base is not None:
-            write_adapter_config(folder, config, base)
-            write_tensors(folder / ADAPTER_WEIGHTS, adapter_tensors(weights, config))
-        else:
-            write_tensors(folder / WEIGHTS, stored_state(merged_state(weights, config), config))
     except OSError as error:
         raise write_failure(folder, error) from error
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from etude.model.config import ModelConfig
+from etude.model.pieces import fill
 
 Rule = Literal["zeros", "ones", "initializer_range", "fan_in", "residual", "embedding", "uniform"]
 
@@ -102,10 +103,10 @@ def rule_std(rule: Rule, shape: torch.Size, config: ModelConfig) -> float:
 def initialise(
     model: nn.Module, config: ModelConfig, seed: int, settings: InitSettings | None = None
 ) -> None:
-    """Initialise every parameter of `model` in place."""
+    """Initialise every parameter of `model` in place; of one that is divided among processes, this one's piece."""
     table = init_table(settings)
     for name, parameter in model.named_parameters():
-        parameter.copy_(_value(rule_for(name, table).rule, name, parameter.shape, config, seed))
+        fill(parameter, _value(rule_for(name, table).rule, name, parameter.shape, config, seed))
 
 
 def first_value(name: str, shape: torch.Size, config: ModelConfig, seed: int) -> Tensor:

@@ -38,12 +38,9 @@ class LanguageModel(nn.Module):
         has_attention: whether the network has attention heads and a residual stream.
         tokens_per_position: number of tokens whose embeddings the activation :data:`EMBED` holds at a position, side
             by side, the newest last.
-        compiles_by_layer: whether `hidden` has an argument `run_layer` (:mod:`etude.model.run_layer`), which applies
-            each layer.
     """
 
     has_attention: ClassVar[bool] = True
-    compiles_by_layer: ClassVar[bool] = False
     tokens_per_position: int = 1
 
     def __init__(self, config: ModelConfig) -> None:
@@ -80,6 +77,13 @@ class LanguageModel(nn.Module):
             ValueError: arguments that exclude each other, or more tokens than max_position_embeddings.
         """
         raise NotImplementedError
+
+    def gathered_apart(self) -> list[nn.Module]:
+        """Return the parts whose parameters a process that holds only pieces gathers when it runs them.
+
+        The parameters of the rest, the head's among them, are gathered for a whole step.
+        """
+        return []
 
     def dropout_shape(self, rows: int, context: int) -> tuple[int, int, int, int]:
         """Return the shape (P, B, T, D) of the keep masks, P the number of places with dropout."""

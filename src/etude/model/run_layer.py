@@ -8,8 +8,16 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from etude.model.config import ModelConfig
+
 RunLayer = Callable[..., Tensor]
 """Applies a layer: called with the layer and its arguments, returns the residual stream after it."""
+
+
+def compiles_by_layer(config: ModelConfig, dropout: float) -> bool:
+    """Return whether one compiled layer can serve all: not with dropout, whose masks differ by layer."""
+    adapter = config.adapter
+    return config.family.compiles_by_layer and not dropout and not (adapter is not None and adapter.dropout)
 
 
 def apply_layer(layer: nn.Module, *arguments: object) -> Tensor:

@@ -146,8 +146,6 @@ class Decoder(nn.Module):
 class Transformer(LanguageModel):
     """A decoder-only transformer of any family, built from the switches of the configuration."""
 
-    compiles_by_layer = True
-
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
         self.model = Decoder(config)
@@ -196,6 +194,11 @@ class Transformer(LanguageModel):
         if count > self.config.max_position_embeddings:
             most = self.config.max_position_embeddings
             raise ValueError(f"{count} positions are more than max_position_embeddings {most}")
+
+    def gathered_apart(self) -> list[nn.Module]:
+        # A tied embedding is also the head's matrix, which the loss reads.
+        embedding = [] if self.lm_head is None else [self.model.embed_tokens]
+        return [*embedding, *self.model.layers]
 
     def activation_numbers(self, count: int) -> int:
         config = self.config

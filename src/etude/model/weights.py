@@ -78,6 +78,15 @@ class StoredWeights:
                 raise _damaged(path, error) from None
         return tensors
 
+    def read_part(self, name: str, part: tuple[slice, ...]) -> Tensor:
+        """Read a part of one tensor, and no other bytes of it: on the CPU, in its stored dtype."""
+        path, stored = self.places[name]
+        try:
+            with safe_open(path, framework="pt") as file:
+                return file.get_slice(stored)[part]  # type: ignore[no-any-return]
+        except (SafetensorError, OSError) as error:
+            raise _damaged(path, error) from None
+
 
 def _read_headers(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
     """Return dtype and shape of every tensor in a file."""

@@ -16,6 +16,7 @@ from etude.data.tokens.vocabulary import BASE
 from etude.errors import InputError
 from etude.model.config import ModelConfig
 from etude.model.cost import training_flops_per_token
+from etude.model.run_layer import compiles_by_layer
 from etude.plan.cadence import SCORING
 from etude.plan.derivation import Dial, Table, derives, require_whole_parts
 from etude.text_settings import TokenizerSettings
@@ -317,7 +318,8 @@ def _compile(dial: Dial, key: str) -> tuple[Any, str] | None:
         < WORTH_COMPILING
     ):
         return False, "compiling takes longer than so short a run gains"
-    if dial.value("train.dropout") or dial.value("train.lora_dropout"):
+    dropout = dial.value("train.dropout") or dial.value("train.lora_dropout")
+    if dial.base.family.compiles_by_layer and not compiles_by_layer(dial.base, dropout):
         return False, "with dropout each of the many layers would be compiled by itself"
     return None
 

@@ -51,6 +51,7 @@ class Dial:
         timed: the size that ``--time`` has chosen.
         base: the configuration of the base model; None for random weights.
         values, reasons: of the settings derived so far, by key.
+        left: keys that are still to be derived.
     """
 
     settings: Settings
@@ -60,14 +61,20 @@ class Dial:
     base: ModelConfig | None = None
     values: dict[str, Any] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)
+    left: set[str] = field(default_factory=set)
 
     def value(self, key: str) -> Any:
-        """Return the value of a setting: the user's, or the derived one."""
+        """Return the value of a setting: the user's, or the derived one. "auto": the run does not use the setting."""
+        value = self._value(key)
+        assert value != "auto" or key not in self.left, f"{key} is derived later: move its derivation up"
+        return value
+
+    def _value(self, key: str) -> Any:
         return self.values.get(key, get_value(self.settings, key))
 
     def fill(self, key: str, value: Any, reason: str) -> None:
         """Set a setting that the user left open."""
-        if self.value(key) == "auto":
+        if self._value(key) == "auto":
             self.values[key] = value
             self.reasons[key] = reason
 

@@ -88,10 +88,12 @@ def resolve(
         table = DERIVATIONS | FROM_BASE
     for key, (value, reason) in (derived or {}).items():
         dial.fill(key, value, reason)
+    dial.left = table.keys() - dial.values.keys()
     for key, derivation in table.items():
-        if key in dial.values:
+        if key not in dial.left:
             continue
         result = derivation(dial, key)
+        dial.left.remove(key)
         if result is not None:
             dial.fill(key, *result)
     resolved = require_resolved(with_values(settings, dial.values))
@@ -251,13 +253,6 @@ def _dtype(dial: Dial, key: str) -> tuple[Any, str]:
     return "bf16", "this cpu multiplies faster in bf16; weights stay fp32"
 
 
-@derives(DERIVATIONS, "device.compile")
-def _compile(dial: Dial, key: str) -> tuple[Any, str] | None:
-    seconds = dial.settings.train.seconds
-    short = seconds != "auto" and seconds < WORTH_COMPILING
-    return (False, "in so short a time compiling costs more than it saves") if short else None
-
-
 @derives(DERIVATIONS, "device.threads")
 def _threads(dial: Dial, key: str) -> tuple[Any, str]:
     return dial.device.threads, "all the cores that this process may use"
@@ -283,3 +278,10 @@ def _weight_decay(dial: Dial, key: str) -> tuple[Any, str]:
     dropout = dial.value("train.dropout")
     because = "more than usual, as with all dropout" if dropout else "the usual, without dropout"
     return weight_decay_for(dropout), because
+
+
+@derives(DERIVATIONS, "device.compile")
+def _compile(dial: Dial, key: str) -> tuple[Any, str] | None:
+    seconds = dial.settings.train.seconds
+    short = seconds != "auto" and seconds < WORTH_COMPILING
+    return (False, "in so short a time compiling costs more than it saves") if short else None

@@ -22,7 +22,7 @@ from etude.device import (
     choose_device,
     free_memory_bytes,
     keep_freed_memory,
-    place_on_machine,
+    place_in_run,
     total_memory_bytes,
 )
 from etude.errors import InputError
@@ -30,11 +30,15 @@ from etude.model.attention import takes_blocks
 from etude.model.build import build_model, zero_model
 from etude.model.config import ModelConfig
 from etude.model.cost import TrainingMemory, training_memory
+from etude.model.init import initialise
+from etude.model.run_layer import compiles_by_layer
 from etude.plan.derivation import Derived, Facts
 from etude.plan.dial import Resolution, resolve
+from etude.plan.divided_memory import chosen_shard, memory_of_piece, require_processes
 from etude.plan.forecast import Forecast
 from etude.plan.sizes import Size
 from etude.pretrained.base import Base
+from etude.train.divided import divided_model
 from etude.train.loop import TrainState
 from etude.train.loss import MOST_LOGITS, piece_positions
 from etude.train.objectives import LossScope, Objective, ObjectiveParts, objective_kind, require_objective
@@ -97,9 +101,20 @@ class Plan:
         copied = state_bytes(self.model, train.optimizer, train.only) + 4 * saved_weights(self.model)
         return self.device.kind == "cuda" or copied < LARGEST_COPY
 
+    @cached_property
+    def shard(self) -> int:
+        """The number of processes that share one copy of the network."""
+        whole, available = self._memory_of_copy(), total_memory_bytes(self.device)
+        return chosen_shard(self.settings, self.model, place_in_run()[1], whole, available)
+
     @property
     def memory(self) -> TrainingMemory:
-        """Peak memory of a step, counted from the configuration."""
+        """Peak memory of a step of one process, counted from the configuration."""
+        whole = self._memory_of_copy()
+        return whole if self.shard == 1 else memory_of_piece(whole, self.model, self.shard)
+
+    def _memory_of_copy(self) -> TrainingMemory:
+        """Return the peak memory of a process with a whole copy of the network."""
         train, on_cpu = self.settings.train, self.device.kind == "cpu"
         context, rounded = train.context, self.device.dtype == "bf16"
         memory = training_memory(
@@ -110,10 +125,11 @@ class Plan:
             state_bytes=state_bytes(self.model, train.optimizer, train.only),
             recompute=train.activation_checkpointing,
             in_blocks=takes_blocks(self.device.kind, rounded, context),
+            compiled=self.settings.device.compile is not False and self.compiles_by_layer,
             snapshot=self.device.kind != "cuda" and self.saves_in_background,
             compared=self.device.kind != "cuda" and train.summary_every > 0,
             rounded=rounded,
-            accumulated=train.batch_rows > train.micro_batch_rows * place_on_machine()[1],
+            accumulated=train.batch_rows > train.micro_batch_rows * place_in_run()[1],
             layers=layers_in_backward(self.model, train.only),
             trains_head=trains_head(self.model, train.only),
             piece=piece_positions(self.model.vocab_size, lean=self.has_base),
@@ -129,10 +145,15 @@ class Plan:
         return self.settings.model.base != NO_BASE
 
     @property
+    def compiles_by_layer(self) -> bool:
+        """Whether all layers share the code of one, where the run is compiled."""
+        return self.has_base and compiles_by_layer(self.model, self.settings.train.dropout)
+
+    @property
     def compiled_layers(self) -> int:
-        """Layers whose compilation takes time: of a base model all share the code of the first two at most."""
+        """Layers whose compilation takes time: where all share code, the first two at most."""
         layers = self.model.num_hidden_layers
-        return min(layers, 2) if self.has_base else layers
+        return min(layers, 2) if self.compiles_by_layer else layers
 
     @property
     def pass_tokens(self) -> int:
@@ -192,7 +213,7 @@ def plan_on(
             f"train.context={context} is more than the {positions} positions of the base model: choose at most that"
         )
     plan = Plan(device, data, resolution, expected)
-    _, processes = place_on_machine()
+    _, processes = place_in_run()
     require_even_rows(plan.settings.train.batch_rows, processes)
     needed, available = plan.memory.total, total_memory_bytes(device)
     if available is not None and needed > available:
@@ -226,7 +247,8 @@ def _packed_rows(part: TokenPart, context: int) -> int:
 
 
 def require_memory(plan: Plan) -> None:
-    """Raise InputError where less memory is free than a run needs."""
+    """Raise InputError where less memory is free than a run needs, or fewer processes run than share a copy of it."""
+    require_processes(plan.settings, place_in_run()[1])
     memory, free = plan.memory, free_memory_bytes(plan.device.kind)
     needed = memory.total - memory.process  # this process has its own part already
     if free is None or needed <= free:
@@ -241,14 +263,19 @@ def require_memory(plan: Plan) -> None:
     )
 
 
-def initial_state(plan: Plan) -> TrainState:
+def initial_state(plan: Plan, ranks: Ranks = ALONE) -> TrainState:
     """Build the state at step 0, a function of the settings alone. From now on this process keeps its freed memory.
 
-    The weights of a run with a base model are zeros: they come from its first checkpoint.
+    The weights of a run with a base model are zeros: they come from its first checkpoint. If ``ranks`` divide the
+    network, this is the rank's part.
     """
     if plan.device.kind == "cpu":
         keep_freed_memory()
-    if not plan.has_base:
+    if ranks.divided:
+        model = divided_model(plan.model, plan.settings.train, ranks.mesh, plan.device.torch)
+        if not plan.has_base:
+            initialise(model, plan.model, plan.settings.run.seed)
+    elif not plan.has_base:
         model = build_model(plan.model, seed=plan.settings.run.seed, device=plan.device.torch)
     else:
         model = zero_model(plan.model, device=plan.device.torch)

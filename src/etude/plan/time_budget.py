@@ -24,7 +24,7 @@ from rich.table import Table
 
 from etude.config import Settings
 from etude.data.prepared_data import PreparedData
-from etude.device import place_on_machine
+from etude.device import place_in_run
 from etude.errors import InputError
 from etude.model.cost import count_parameters
 from etude.plan.base_values import base_epochs
@@ -119,7 +119,7 @@ class TimedPlan:
 
 def require_time(seconds: float) -> None:
     """Raise InputError for a time that is too short for any run, or for several processes."""
-    if place_on_machine()[1] > 1:
+    if place_in_run()[1] > 1:
         raise InputError("--time measures one process: with torchrun give --size or --steps")
     if seconds < SHORTEST:
         raise InputError(

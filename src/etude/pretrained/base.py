@@ -24,10 +24,10 @@ from etude.pretrained.adapter import cached_merged_folder
 from etude.pretrained.facts import licence_of, rounding_of
 from etude.pretrained.own_files import PROSE, SNAPSHOTS, described_files, file_of_model, require_own
 from etude.pretrained.resolve_source import model_folder
-from etude.run.checkpoints import MARKER, OPTIMIZER_FILE, verify_base, verify_checkpoint
+from etude.run.checkpoints import MARKER, verify_base, verify_checkpoint
 from etude.run.folder import is_run
 from etude.run.published_history import step_in, version_source
-from etude.run.weight_files import is_adapted, weight_files
+from etude.run.weight_files import OPTIMIZER_FILE, is_adapted, weight_files
 from etude.untrusted import shown
 
 

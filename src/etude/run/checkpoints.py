@@ -36,6 +36,8 @@ from etude.run.weight_files import (
     ADAPTER_WEIGHTS,
     BASE_FOLDER,
     FIRST_CHECKPOINT,
+    OPTIMIZER_FILE,
+    OPTIMIZER_INDEX,
     WEIGHTS,
     WEIGHTS_INDEX,
     base_folder,
@@ -44,7 +46,6 @@ from etude.run.weight_files import (
 from etude.untrusted import Unreadable, inside, readable, shown
 
 MARKER = "train_state.json"
-OPTIMIZER_FILE = "optimizer.safetensors"
 CARD = "README.md"
 MODEL_FILES = frozenset(
     {"config.json", "generation_config.json", CARD, WEIGHTS, WEIGHTS_INDEX, ADAPTER_CONFIG, ADAPTER_WEIGHTS}
@@ -53,6 +54,8 @@ MODEL_FILES = frozenset(
 EARLY_STEPS = frozenset([0, *(2**power for power in range(10))])
 """Steps whose checkpoints are never pruned: a model learns fastest at first, so replay needs close starting points."""
 _NAME = re.compile(r"step-(\d{8,15})")
+_SHARD = r"-\d{5}-of-\d{5}\.safetensors"
+_STATE_SHARD, _WEIGHTS_SHARD = re.compile("optimizer" + _SHARD), re.compile("model" + _SHARD)
 
 
 @dataclass(frozen=True)
@@ -89,12 +92,22 @@ class Checkpoint:
     @property
     def has_optimizer_state(self) -> bool:
         """Whether training can continue from it bit for bit. Old checkpoints of large models hold weights alone."""
-        return OPTIMIZER_FILE in self.checksums
+        return any(map(is_optimizer_file, self.checksums))
 
     @property
     def ended_early(self) -> bool:
         """Whether ``train.stop_early`` ended the run here."""
         return self.revisions[-1:] == ((self.step, self.step),)
+
+
+def is_optimizer_file(name: str) -> bool:
+    """Return whether a file of a checkpoint belongs to the optimizer's state, which may be in several files."""
+    return name in (OPTIMIZER_FILE, OPTIMIZER_INDEX) or _STATE_SHARD.fullmatch(name) is not None
+
+
+def is_model_file(name: str) -> bool:
+    """Return whether a file of a checkpoint belongs to the model folder and not to its tokenizer."""
+    return name in MODEL_FILES or _WEIGHTS_SHARD.fullmatch(name) is not None
 
 
 def require_optimizer_state(checkpoint: Checkpoint) -> None:
@@ -342,17 +355,24 @@ def _drop_optimizer_state(folder: Path) -> list[str]:
     try:
         checkpoint = read_marker(folder)
         if not checkpoint.has_optimizer_state:
-            (folder / OPTIMIZER_FILE).unlink(missing_ok=True)  # of an interrupted removal
+            _remove_optimizer_files(folder)  # of an interrupted removal
             return []
         verify_checkpoint(folder)
     except InputError as error:
         return [f"{error}; {_set_aside(folder)}"]
     marker = read_object(folder / MARKER)
-    marker["checksums"].pop(OPTIMIZER_FILE)
+    checksums = marker["checksums"]
+    marker["checksums"] = {name: checksums[name] for name in checksums if not is_optimizer_file(name)}
     # The marker first: in between, the checkpoint is whole and has a file too many.
     write_marker(folder, marker, checkpoint.provenance)
-    (folder / OPTIMIZER_FILE).unlink()
+    _remove_optimizer_files(folder)
     return []
+
+
+def _remove_optimizer_files(folder: Path) -> None:
+    for file in list(folder.iterdir()):
+        if is_optimizer_file(file.name):
+            file.unlink()
 
 
 def _set_aside(folder: Path) -> str:

@@ -16,10 +16,10 @@ from etude.config import Resolved
 from etude.errors import InputError
 from etude.files import DIGEST, hash_file, json_digest
 from etude.run.checkpoints import (
-    MODEL_FILES,
-    OPTIMIZER_FILE,
     Checkpoint,
     Provenance,
+    is_model_file,
+    is_optimizer_file,
     newest_good_checkpoint,
     require_optimizer_state,
 )
@@ -79,8 +79,11 @@ def expected_files(checkpoint: Checkpoint | None, manifest: Mapping[str, Any]) -
     known = _files(manifest)
     if known is not None or checkpoint is None:
         return known or {}
-    others = MODEL_FILES | {OPTIMIZER_FILE}
-    return {f"tokenizer/{name}": value for name, value in checkpoint.checksums.items() if name not in others}
+    return {
+        f"tokenizer/{name}": value
+        for name, value in checkpoint.checksums.items()
+        if not is_model_file(name) and not is_optimizer_file(name)
+    }
 
 
 def require_saved_with(checkpoint: Checkpoint, run: RunFolder, manifest: Mapping[str, Any]) -> None:

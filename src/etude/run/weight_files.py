@@ -11,6 +11,8 @@ from etude.untrusted import shown
 
 WEIGHTS = "model.safetensors"
 WEIGHTS_INDEX = "model.safetensors.index.json"
+OPTIMIZER_FILE = "optimizer.safetensors"
+OPTIMIZER_INDEX = "optimizer.safetensors.index.json"
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 FIRST_CHECKPOINT, BASE_FOLDER, _MARKER = "step-00000000", "base", "train_state.json"
 """Where the checkpoints of a run with an adapter have their base: the checkpoint of step 0, or, in a fork from a later
@@ -33,6 +35,26 @@ def weight_files(folder: Path) -> list[Path]:
         if reason := only_pickles(folder):
             raise InputError(reason)
         raise InputError(f"{folder} holds no {WEIGHTS}: give a model folder, or restore the file")
+    return files_of_index(index)
+
+
+def optimizer_files(folder: Path) -> list[Path]:
+    """Return the files with the optimizer's state of a checkpoint.
+
+    Raises:
+        InputError: one is missing.
+    """
+    index = folder / OPTIMIZER_INDEX
+    return files_of_index(index) if index.is_file() else [folder / OPTIMIZER_FILE]
+
+
+def files_of_index(index: Path) -> list[Path]:
+    """Return the files that the index of a sharded model names.
+
+    Raises:
+        InputError: one is missing, or the index is damaged.
+    """
+    folder = index.parent
     content = read_json(index)
     table = content.get("weight_map") if isinstance(content, dict) else None
     if not isinstance(table, dict) or not table or not all(isinstance(name, str) for name in table.values()):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -22,7 +23,6 @@ from etude.model.lora import first_factors
 from etude.pretrained.base import Base
 from etude.pretrained.store import put_files
 from etude.run.checkpoints import (
-    OPTIMIZER_FILE,
     Checkpoint,
     Provenance,
     base_of_run,
@@ -30,6 +30,7 @@ from etude.run.checkpoints import (
     verify_base,
     write_marker,
 )
+from etude.run.weight_files import OPTIMIZER_FILE, optimizer_files
 from etude.train.loop import TrainState
 from etude.untrusted import shown
 
@@ -113,13 +114,20 @@ def save_checkpoint(
         )
         write_tensors(folder / OPTIMIZER_FILE, snapshot.optimizer)
         checksums = {file.name: hash_file(file) for file in sorted(folder.iterdir()) if file.name != CARD}
-        for name, expected in provenance.tokenizer_hashes().items():
-            if checksums.get(name) != expected:
-                raise EtudeError(
-                    f"{tokenizer / name} was changed or damaged while the run trained, and no checkpoint is saved "
-                    f"with it: continue with  {command('train', '--resume', checkpoints.parent)}"
-                )
+        require_tokenizer(checksums, provenance, tokenizer, checkpoints)
         write_marker(folder, {**snapshot.counters, "checksums": checksums}, provenance)
+
+
+def require_tokenizer(
+    checksums: Mapping[str, str], provenance: Provenance, tokenizer: Path, checkpoints: Path
+) -> None:
+    """Raise EtudeError unless the files of a checkpoint have the tokenizer that its run began with."""
+    for name, expected in provenance.tokenizer_hashes().items():
+        if checksums.get(name) != expected:
+            raise EtudeError(
+                f"{tokenizer / name} was changed or damaged while the run trained, and no checkpoint is saved "
+                f"with it: continue with  {command('train', '--resume', checkpoints.parent)}"
+            )
 
 
 def save_base_checkpoint(
@@ -165,12 +173,12 @@ def load_state(checkpoint: Checkpoint, state: TrainState) -> None:
         state.model.load_state_dict(weights)
     except RuntimeError:
         raise InputError(f"{checkpoint.folder} holds another architecture than the run's settings") from None
-    try:
-        named = load_file(checkpoint.folder / OPTIMIZER_FILE)
-    except (OSError, SafetensorError) as error:
-        raise InputError(
-            f"{checkpoint.folder / OPTIMIZER_FILE} is damaged ({shown(str(error))}): use an older one"
-        ) from None
+    named: dict[str, Tensor] = {}
+    for file in optimizer_files(checkpoint.folder):
+        try:
+            named |= load_file(file)
+        except (OSError, SafetensorError) as error:
+            raise InputError(f"{file} is damaged ({shown(str(error))}): use an older one") from None
     try:
         state.rules.load_named_state(named)
     except InputError as error:

@@ -30,7 +30,7 @@ from etude.train.batch import MicroBatch
 from etude.train.control import Pause
 from etude.train.objectives import Objective
 from etude.train.optimizer import UpdateRules
-from etude.train.parallel import ALONE, Ranks
+from etude.train.parallel import ALONE, Ranks, group_errors
 from etude.train.schedule import Revision, last_step, lr_factor_at, momentum
 from etude.train.spikes import LossWatch
 from etude.train.step import GradientReader, OutOfMemory, StepResult, update_step
@@ -153,8 +153,13 @@ class Loop:
         """Train until the last step of the run, or until ``should_stop``. Returns "finished" or "stopped".
 
         Raises:
-            EtudeError: too many steps in a row were not finite. The tasks of a stop run first.
+            EtudeError: too many steps in a row were not finite, or another rank has ended. In the first case the tasks
+                of a stop run first.
         """
+        with group_errors():  # of a divided network, every part of a step communicates
+            return self._run()
+
+    def _run(self) -> str:
         state = self.state
         first = state.step
         if self._is_lost():  # the last session ended so, and the user resumed it: count from 0
@@ -297,12 +302,12 @@ class Loop:
 
     def _do_tasks(self, wanted: Callable[[Task], bool]) -> None:
         """Run the tasks that are wanted, in their order. What a task does may make a later one due, or end the run."""
-        if not any(map(wanted, self.tasks)):
+        if not self.ranks.agree(any(map(wanted, self.tasks))):
             return
         self._log()  # first, so that a checkpoint is never ahead of the log
         for number, task in enumerate(self.tasks):
-            # A run that a task ended comes here twice in one step.
-            if self._done.get(number) != self.state.step and wanted(task):
+            # A run that a task ended comes here twice in one step. Of a divided network, a task is work of all ranks.
+            if self.ranks.agree(self._done.get(number) != self.state.step and wanted(task)):
                 self._done[number] = self.state.step
                 for event in task.run(self.state):
                     self._emit(event)

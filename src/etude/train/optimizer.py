@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -27,6 +27,7 @@ from etude.model.build import empty_model
 from etude.model.config import ModelConfig
 from etude.model.cost import count_parameters
 from etude.model.language_model import LanguageModel
+from etude.model.pieces import is_piece, like, local
 from etude.train.rules.chosen import rule_named, rule_of, rules_in_use
 from etude.train.rules.contract import Hyperparameters, Parameter, Role, UpdateRule
 from etude.untrusted import shown
@@ -120,6 +121,30 @@ class UpdateRules:
                 value = _matching(named, f"{self.names[parameter]}.{leaf}", shape, dtype)
                 # Scalars too: fused AdamW requires its step counter on the device of the parameter.
                 optimizer.state[parameter][leaf] = value.to(parameter.device, copy=True)
+
+    def load_parts(self, read: Callable[[str, Tensor | None], Tensor | None] | None) -> None:
+        """Load the state of divided parameters; None before the first update.
+
+        Args:
+            read: called with a name, and the parameter as whose piece a leaf is divided (None: it is not).
+
+        Raises:
+            InputError: a state tensor is missing, or has another shape than its rule declares.
+        """
+        for optimizer in self.optimizers:
+            optimizer.state.clear()
+        if read is None:
+            return
+        for rule, optimizer, _, parameter in self._each():
+            for leaf, shape in rule.state_shapes(parameter.shape).items():
+                divided = parameter if is_piece(parameter) and shape == tuple(parameter.shape) else None
+                key = f"{self.names[parameter]}.{leaf}"
+                value = read(key, divided)
+                expected = shape if divided is None else tuple(local(divided).shape)
+                dtype = parameter.dtype if shape else torch.float32
+                value = _matching({} if value is None else {key: value}, key, expected, dtype)
+                own = value.to(parameter.device, copy=True)
+                optimizer.state[parameter][leaf] = own if divided is None else like(parameter, own)
 
     def _each(self) -> Iterator[tuple[UpdateRule, torch.optim.Optimizer, dict[str, Any], Tensor]]:
         """Yield (rule, optimizer, parameter group, parameter) of every parameter."""

@@ -1,13 +1,15 @@
 """Data-parallel training: each process computes the gradients of its rows of a batch, and the ranks sum them.
 
-``torchrun`` starts the processes, one for each GPU of a machine (or a few on a CPU), and sets their ranks. Rank 0
-alone prepares the text, evaluates, prints and writes. Only this file uses torch.distributed.
+``torchrun`` starts the processes, one for each GPU of a machine (or a few on a CPU), on one machine or several, and
+sets their ranks. Rank 0 alone prepares the text, evaluates, prints and writes. Where a copy of the network does not fit
+a process, each rank holds only pieces of it (:mod:`etude.train.divided`), and the last three become collectives.
 
-The gradients are all-reduced after the backward pass, without ``DistributedDataParallel``. DDP would overlap
-communication with the backward pass, but a compiled backward pass returns all gradients at its end, so nothing could
-overlap. And DDP rebuilds its buckets after the first step of every session. The position of a number in a bucket
-decides the order in which more than two ranks are added, so a resumed run would differ in its last bits. The buckets of
-this module are always the same: a resumed run gives the same bits as an uninterrupted one.
+Otherwise each rank holds a copy. The gradients are then all-reduced after the backward pass, without
+``DistributedDataParallel``. DDP would overlap communication with the backward pass, but a compiled backward pass
+returns all gradients at its end, so nothing could overlap. And DDP rebuilds its buckets after the first step of every
+session. The position of a number in a bucket decides the order in which more than two ranks are added, so a resumed run
+would differ in its last bits. The buckets of this module are always the same: a resumed run gives the same bits as an
+uninterrupted one.
 """
 
 from __future__ import annotations
@@ -27,8 +29,9 @@ import torch.distributed as dist
 # later (torch.optim does), it keeps a destroyed group alive, whose threads abort the process at exit.
 import torch.distributed.nn.functional
 from torch import Tensor
+from torch._C._distributed_c10d import PrefixStore, TCPStore
 
-from etude.device import place_on_machine, require_one_machine
+from etude.device import place_in_run
 from etude.errors import EtudeError, InputError
 
 NUMBERS_AT_ONCE = 2**23
@@ -55,12 +58,21 @@ class Ranks:
     rank: int = 0
     count: int = 1
     launcher: int | None = None
+    mesh: Any = None
+    """The processes as :mod:`etude.train.divided` arranges them, if each holds only pieces of the network."""
+    writers: Any = None
+    """Those that write a checkpoint of such a network (:class:`etude.train.pieces_snapshot.Writers`)."""
     _job_sent: bool = field(default=False, init=False)
 
     @property
     def leads(self) -> bool:
         """Whether this is rank 0, which writes and prints."""
         return self.rank == 0
+
+    @property
+    def divided(self) -> bool:
+        """Whether each rank holds only pieces of the network, so that running it is a collective."""
+        return self.mesh is not None
 
     def orphaned(self) -> bool:
         """Return whether torchrun has ended: killed, or by a signal that it does not forward."""
@@ -84,20 +96,45 @@ class Ranks:
         if self.count == 1:
             return number
         value = torch.tensor(number, dtype=torch.int64 if isinstance(number, int) else torch.float64)
-        with _group_errors():
+        with group_errors():
             dist.all_reduce(value)
         return type(number)(value)
+
+    def totals(self, numbers: Sequence[float]) -> list[float]:
+        """Return the sum of each number over all ranks, in float64."""
+        if self.count == 1:
+            return list(numbers)
+        values = torch.tensor(numbers, dtype=torch.float64)
+        with group_errors():
+            dist.all_reduce(values)
+        return [float(value) for value in values.tolist()]
+
+    def of_first(self, tensor: Tensor) -> Tensor:
+        """Return the ``tensor`` of rank 0, of the same shape on all ranks."""
+        if self.count > 1:
+            with group_errors():
+                dist.broadcast(tensor, src=0)
+        return tensor
 
     def any(self, flag: bool) -> bool:
         """Return whether ``flag`` is set on any rank."""
         return self.total(int(flag)) > 0
+
+    def agree(self, flag: bool) -> bool:
+        """Return the ``flag`` of rank 0 on all ranks of a divided network; otherwise ``flag`` itself."""
+        if not self.divided:
+            return flag
+        value = torch.tensor(int(flag))
+        with group_errors():
+            dist.broadcast(value, src=0)
+        return bool(value)
 
     @torch.no_grad()
     def add_up(self, tensors: Sequence[Tensor]) -> None:
         """Replace each tensor by its sum over the ranks, with the same bits on all of them."""
         if self.count == 1:
             return
-        with _group_errors():
+        with group_errors():
             sent = []  # all buckets are in flight before the first one is awaited
             for bucket in _buckets(tensors):
                 joined = torch.cat([tensor.reshape(-1) for tensor in bucket])
@@ -109,17 +146,17 @@ class Ranks:
                 pairs = zip(pieces, bucket, strict=True)
                 torch._foreach_copy_(bucket, [piece.view_as(tensor) for piece, tensor in pairs])
 
-    def send_job(self, job: Any) -> None:
-        """Send ``job`` from rank 0 to the other ranks, once per run. With None they end."""
-        self._job_sent = True
+    def send_job(self, job: Any, *, last: bool = True) -> None:
+        """Send ``job`` from rank 0 to the other ranks. With None they end. ``last``: whether no other follows."""
+        self._job_sent = last
         if self.count > 1:
-            with _group_errors():
+            with group_errors():
                 dist.broadcast_object_list([job], src=0, device=_CPU)
 
     def receive_job(self) -> Any:
         """Wait for the job that rank 0 sends to the other ranks; None where it has none."""
         received: list[Any] = [None]
-        with _group_errors():
+        with group_errors():
             dist.broadcast_object_list(received, src=0, device=_CPU)
         return received[0]
 
@@ -139,20 +176,20 @@ def join_ranks() -> Iterator[Ranks]:
     """Join the process group of ``torchrun``; without torchrun, yield the ranks of a single process.
 
     Raises:
-        InputError: the processes are on several machines.
+        InputError: another program than torchrun has set the number of processes.
         EtudeError: the processes cannot connect.
     """
     launcher = os.getppid()
-    require_one_machine()
-    rank, count = place_on_machine()
+    rank, count = place_in_run()
     if count == 1:
         yield Ranks(launcher=launcher) if "TORCHELASTIC_RUN_ID" in os.environ else ALONE
         return
     if not dist.is_initialized():
         # gloo for tensors on the CPU, nccl for tensors on a GPU: a run may use both.
-        with _group_errors():
+        with group_errors():
+            backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
             dist.init_process_group(
-                "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE
+                backend, store=_store_of_attempt(), rank=rank, world_size=count, timeout=PATIENCE
             )
         atexit.register(dist.destroy_process_group)
     ranks = Ranks(rank, count, launcher)
@@ -160,6 +197,18 @@ def join_ranks() -> Iterator[Ranks]:
         yield ranks
     finally:
         ranks.end()
+
+
+def _store_of_attempt() -> PrefixStore:
+    """Return the key-value store of torchrun through which the processes find each other.
+
+    torchrun keeps one store over all its restarts. Without a prefix for each, a restarted process may read the address
+    of a process that has died, and fail or wait for it.
+    """
+    host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    serves = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True" and os.environ["RANK"] == "0"
+    store = TCPStore(host, port, is_master=serves, timeout=PATIENCE, multi_tenant=serves)
+    return PrefixStore(f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
 
 
 def require_even_rows(batch_rows: int, count: int) -> None:
@@ -186,7 +235,7 @@ def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
 
 
 @contextmanager
-def _group_errors() -> Iterator[None]:
+def group_errors() -> Iterator[None]:
     """Turn a lost connection to the other processes into an EtudeError; other errors pass unchanged."""
     try:
         yield

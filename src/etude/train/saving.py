@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from etude.errors import EtudeError
 from etude.files import write_failure
@@ -69,7 +70,7 @@ class Save:
         if state.step == self.saved_step:
             return []
         self.finish()
-        snapshot = Snapshot.of(state, copy=self.in_background, whole=False)
+        snapshot = self.snapshot(state)
         require_room(self.run.path, snapshot.num_bytes + self._other_bytes())
         card, folder = self.card(state.step), self.run.checkpoints / checkpoint_name(state.step)
         where = (state.step, state.tokens_seen, state.wall_time)
@@ -81,6 +82,14 @@ class Save:
         if not self.in_background:
             self.finish()
         return [event]
+
+    def snapshot(self, state: TrainState) -> Any:
+        """Return what :meth:`write` needs of the state: a copy if it is written in the background."""
+        return Snapshot.of(state, copy=self.in_background, whole=False)
+
+    def write(self, snapshot: Any, card: str, provenance: Provenance) -> None:
+        """Write and commit a checkpoint. Called by the thread that writes."""
+        save_checkpoint(self.run.checkpoints, snapshot, self.config, self.run.tokenizer, card, provenance)
 
     def _other_bytes(self) -> int:
         """Return the bytes of a checkpoint besides its tensors."""
@@ -99,7 +108,7 @@ class Save:
 
     def _write(
         self,
-        snapshot: Snapshot,
+        snapshot: Any,
         card: str,
         provenance: Provenance,
         event: CheckpointEvent,
@@ -109,7 +118,7 @@ class Save:
         try:
             for log in self.run.logs.values():
                 log.sync()
-            save_checkpoint(self.run.checkpoints, snapshot, self.config, self.run.tokenizer, card, provenance)
+            self.write(snapshot, card, provenance)
             rule = (self.keep, self.keep_every, self.state_every, spared)
             for line in prune_checkpoints(self.run.checkpoints, *rule):
                 self.warn(line)

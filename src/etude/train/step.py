@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from etude.device import Device
 from etude.errors import EtudeError
+from etude.model.pieces import whole
 from etude.train.batch import MicroBatch, total_weight
 from etude.train.optimizer import UpdateRules
 from etude.train.parallel import ALONE, Ranks
@@ -125,7 +126,9 @@ def batch_gradient(
             raise
         loss += part_loss.detach()  # on the device: reading it here would wait for the GPU
     began = time.perf_counter()
-    ranks.add_up([loss, *(p.grad for p in parameters if p.grad is not None)])
+    # Of a divided network the backward pass itself sums the gradients, and leaves each rank its pieces.
+    gradients = [] if ranks.divided else [p.grad for p in parameters if p.grad is not None]
+    ranks.add_up([loss, *gradients])
     return BatchLoss(loss, Seconds(0.0, forward, backward, time.perf_counter() - began))
 
 
@@ -174,4 +177,4 @@ def clip_factor(grad_norm: Tensor, max_grad_norm: float) -> float:
 
 def clip_gradients(parameters: Sequence[nn.Parameter], max_grad_norm: float) -> Tensor:
     """Scale the whole gradient to norm ``max_grad_norm`` if it is larger. Returns its norm before."""
-    return torch.nn.utils.clip_grad_norm_(parameters, max_grad_norm, foreach=True)
+    return whole(torch.nn.utils.clip_grad_norm_(parameters, max_grad_norm, foreach=True))

@@ -12,6 +12,7 @@ from etude.train.control import SAVE, Control
 from etude.train.loop import TrainState
 from etude.train.objectives.preference import HeldOutPairs
 from etude.train.objectives.reward import Reward
+from etude.train.parallel import ALONE, Ranks
 from etude.train.validation import ValidationText
 
 
@@ -36,16 +37,17 @@ class Evaluate:
     reference: tuple[str, ValidationText] | None = None
     pairs: HeldOutPairs | None = None
     passed: int = 0  # highest order that was passed so far
+    ranks: Ranks = ALONE
 
     def __call__(self, state: TrainState) -> Sequence[Event]:
         where = (state.step, state.tokens_seen, state.wall_time)
         events: list[Event] = []
         if self.reference is not None:
             digest, text = self.reference
-            score = text.score(state.model)
+            score = text.score(state.model, self.ranks)
             events.append(ReferenceEvent(*where, score.loss, score.bits_per_byte, score.num_tokens, digest))
         if self.pairs is None:
-            score = self.text.score(state.model)
+            score = self.text.score(state.model, self.ranks)
         else:
             pairs, score = self.pairs(state.model, *where)
             events.append(pairs)

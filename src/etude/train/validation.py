@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -18,8 +18,10 @@ from etude.device import Device
 from etude.errors import InputError
 from etude.model.language_model import LanguageModel
 from etude.train.batch import Int64, Weights
+from etude.train.divided import release_gathered
 from etude.train.loss import token_losses
 from etude.train.objectives import LossScope
+from etude.train.parallel import ALONE, Ranks
 
 TOKENS_AT_ONCE = 8192
 """Tokens in one forward pass, at most; limits the memory of the logits."""
@@ -92,8 +94,10 @@ class ValidationText:
         return num_bytes
 
     @torch.no_grad()
-    def score(self, model: LanguageModel) -> Score:
+    def score(self, model: LanguageModel, ranks: Ranks = ALONE) -> Score:
         """Return loss and bits per byte of ``model`` on the text.
+
+        Of a network that is divided among ``ranks``, each rank scores a share of the windows, and all get the result.
 
         Raises:
             InputError: no token counts.
@@ -101,13 +105,15 @@ class ValidationText:
         source_bytes, device = self.source_bytes, self.device.torch
         rows = max(1, self.at_once // self.context)
         all_nats, text_nats, total_weight, num_tokens = 0.0, 0.0, 0.0, 0
-        for first in range(0, len(self.windows), rows):
+        for first, counts in _shares(len(self.windows), rows, ranks):
             inputs, targets, weights = counted_batch(self.windows, first, rows, self.scope)
             documents = None
             if self.within_documents:
                 documents = torch.from_numpy(self.windows.document_ids(first, rows)).to(device)
             with self.device.autocast():
                 logits = model(torch.from_numpy(inputs).to(device), document_ids=documents)
+            if not counts:
+                continue
             losses = token_losses(logits, torch.from_numpy(targets).to(device)).cpu().double()  # (rows, T)
             text_nats += losses[torch.from_numpy(is_text(targets, self.part.not_text))].sum().item()
             counted = int((targets != IGNORE_INDEX).sum())
@@ -116,11 +122,29 @@ class ValidationText:
             all_nats += losses.sum().item()
             total_weight += counted if weights is None else weights.sum(dtype=np.float64).item()
             num_tokens += counted
+        if ranks.divided:
+            release_gathered(model)
+            sums = ranks.totals([all_nats, text_nats, total_weight, num_tokens])
+            all_nats, text_nats, total_weight, num_tokens = *sums[:3], int(sums[3])
         return Score(
             loss=all_nats / total_weight,
             bits_per_byte=text_nats / math.log(2) / source_bytes,
             num_tokens=num_tokens,
         )
+
+
+def _shares(num_windows: int, rows: int, ranks: Ranks) -> Iterator[tuple[int, bool]]:
+    """Yield the first window of each batch of this rank, and whether it counts.
+
+    The ranks take turns, and all run the network equally often, since it gathers its parameters from all of them: a
+    rank for which no batch is left runs the first one again.
+    """
+    if not ranks.divided:
+        yield from ((first, True) for first in range(0, num_windows, rows))
+        return
+    for turn in range(0, num_windows, rows * ranks.count):
+        first = turn + rows * ranks.rank
+        yield (first, True) if first < num_windows else (0, False)
 
 
 def counted_batch(

@@ -78,7 +78,9 @@ def close(outcome: Outcome, console: Console, deadline: Deadline | None = None) 
         best = least(balances_of(history.evals, history.references))
         say(console, "\n".join(about_best_step(outcome.run.path, history, train)))
     try:
-        if tuned:
+        if outcome.divided:
+            say(console, "\nNo samples are printed here: one process may have no room for the whole network.")
+        elif tuned:
             _print_tuning(outcome.run.path, console, deadline, None if best is None else best.step)
         else:
             _print_samples(outcome.run.path, console, until)

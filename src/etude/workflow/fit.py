@@ -6,47 +6,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
 from rich.console import Console
-from torch import Tensor
 
-from etude.config import ResolvedTrain
 from etude.data.prepared_data import open_prepared
-from etude.data.reference import REFERENCE, ReferenceText
 from etude.diagnose.machine.self_test import require_sound
 from etude.errors import EtudeError, InputError
 from etude.evaluate.run_ladder import mend_ladder
 from etude.files import file_errors_in_one_line
-from etude.generate.training_samples import sample_task
-from etude.messages import command
 from etude.model.cost import count_parameters
 from etude.places import cache_folder
 from etude.plan.busy_cores import BusyWatch
-from etude.plan.cadence import checksum_due, evaluation_due, sample_due, save_due, summary_due
 from etude.plan.constants import read_constants
-from etude.plan.model_card import model_card
 from etude.plan.pace import Deadline, Pace
 from etude.plan.plan import (
     Plan,
     initial_state,
     make_objective,
     plan_on,
-    reference_validation,
-    validation_text,
 )
-from etude.plan.task_costs import Slowdown, TaskCosts
 from etude.pretrained.base import base_config
 from etude.run import RunFolder
-from etude.run.checkpoints import Provenance, verify_checkpoint
-from etude.run.events import CheckpointEvent, Event, Listener
-from etude.run.gain_and_cost import Balance
+from etude.run.checkpoints import read_marker, verify_checkpoint
+from etude.run.events import Event
 from etude.run.history import RunHistory
 from etude.run.ladder import Ladder
-from etude.run.provenance import provenance_of
 from etude.run.record import RunRecord
 from etude.run.resume import prepare_resume
 from etude.run.writer import RecordWriter
@@ -54,22 +42,32 @@ from etude.show.lines import print_line
 from etude.show.phases import Phases
 from etude.train.checkpoint import load_state
 from etude.train.compilation import compile_objective
-from etude.train.control import SAVE, Control, ControlledPause
+from etude.train.control import Control, ControlledPause
 from etude.train.display import training_display
+from etude.train.divided_checkpoint import load_divided
 from etude.train.loop import LONGEST_SILENCE, Loop, Task, TrainState
-from etude.train.objectives import Objective, prefetched
-from etude.train.objectives.preference import PREFERENCE, HeldOutPairs
-from etude.train.objectives.reward import Reward
+from etude.train.objectives import prefetched
 from etude.train.parallel import ALONE, Ranks
-from etude.train.saving import Save
 from etude.train.schedule import last_step
 from etude.train.spikes import MEMORY, LossWatch, sampled_shares
 from etude.train.step import OUT_OF_MEMORY, OutOfMemory
-from etude.train.stop_early import StopEarly, drop_early_end
+from etude.train.stop_early import drop_early_end
 from etude.train.stop_requests import stop_requests
-from etude.train.tasks import Evaluate, note_answers, note_checksum, save_on_request
-from etude.watch.summaries import Summarise
-from etude.workflow.session import Invitation, begin_session, memory_noted
+from etude.workflow.run_tasks import (
+    busy_listeners,
+    divided_tasks,
+    evaluation_task,
+    run_tasks,
+    save_task,
+    stop_early_task,
+)
+from etude.workflow.session import (
+    begin_session,
+    divide_ranks,
+    division_of,
+    memory_noted,
+    receive_invitation,
+)
 
 TaskRun = Callable[[TrainState], Sequence[Event]]
 
@@ -81,6 +79,7 @@ class Outcome:
     run: RunFolder
     reason: str  # "finished" or "stopped"
     step: int  # the last one that was made
+    divided: bool = False  # among processes, none of which may have room for the whole network
 
 
 def fit(
@@ -105,6 +104,7 @@ def fit(
         EtudeError: a failure at run time; ``--resume`` continues from its last checkpoint.
     """
     with run.locked(), file_errors_in_one_line():
+        divide_ranks(ranks, division_of(plan))
         return _fit(plan, run, console, ranks, deadline, stop_at, busy, phases)
 
 
@@ -119,16 +119,16 @@ def _fit(
     phases: Phases | None,
 ) -> Outcome:
     """Do the work of :func:`fit` while the run folder is locked."""
-    state = initial_state(plan)
+    state = initial_state(plan, ranks)
     tasks: Sequence[Task] = ()
     try:
-        restore(run, state, console)
+        restore(run, state, console, ranks)
         mend_ladder(plan, run, run.read_manifest(), console)
         constants = read_constants(plan, run, run.read_manifest(), restore=True)
         objective = make_objective(plan, state, ranks, constants)
         history = RunRecord.open(run.path).history  # after restore, which cuts the log at the checkpoint
         ladder, passed = _required(run, history.ladder), history.passed_at
-        evaluate = evaluation_task(plan, run, ladder, max(passed, default=0), constants)
+        evaluate = evaluation_task(plan, run, ladder, max(passed, default=0), constants, ranks)
         stop_early = stop_early_task(plan, state, evaluate, history)
         title = f"{run.path}: {plan.model.model_type}, {count_parameters(plan.model).total:,} parameters"
         num_steps = last_step(objective.num_steps, state.revisions)
@@ -141,10 +141,10 @@ def _fit(
         with display as panel, stopping as should_stop, memory_noted(plan, run):
             begin_session(plan, run, state, objective, console, ranks, deadline, phases)
             record = RecordWriter(run)
-            save = save_task(plan, run, state, record, console, stop_early)
+            save = save_task(plan, run, state, record, console, stop_early, ranks)
             save.committed = panel.committed
             costs = None if deadline is None else deadline.costs
-            tasks = run_tasks(plan, objective, stop_early or evaluate, save, control, costs)
+            tasks = run_tasks(plan, objective, stop_early or evaluate, save, control, costs, ranks)
             listeners = [record, panel, *busy_listeners(plan, run, busy)]  # their order does not matter
             loop = Loop(
                 state,
@@ -167,7 +167,7 @@ def _fit(
             raise OutOfMemory(OUT_OF_MEMORY) from error
         raise
     run.write_status(reason, state.step)
-    return Outcome(run, reason, state.step)
+    return Outcome(run, reason, state.step, ranks.divided)
 
 
 def _watch(plan: Plan, history: RunHistory) -> LossWatch:
@@ -199,7 +199,7 @@ def follow(ranks: Ranks) -> Outcome:
         SystemExit: the first process failed before the job, or had nothing to do. It prints the reason itself.
         EtudeError: the first process ended early, or its prepared text is not in the cache of this process.
     """
-    job: Invitation | None = ranks.receive_job()
+    job = receive_invitation(ranks)
     if job is None:
         raise SystemExit(0)
     data = open_prepared(cache_folder(), job.data_fingerprint)
@@ -208,9 +208,12 @@ def follow(ranks: Ranks) -> Outcome:
     run = RunFolder(job.run)
     plan = plan_on(data, job.settings, base=base_config(run.read_manifest()))
     require_sound(plan.device, plan.settings.train.optimizer)
-    state = initial_state(plan)
+    state = initial_state(plan, ranks)
     if job.checkpoint is not None:
-        load_state(verify_checkpoint(job.checkpoint), state)
+        if ranks.divided:  # the first process has verified it for all
+            load_divided(read_marker(job.checkpoint), state)
+        else:
+            load_state(verify_checkpoint(job.checkpoint), state)
         drop_early_end(state, None)  # the first process would not continue a run that ends here
     objective = make_objective(plan, state, ranks, read_constants(plan, run, run.read_manifest()))
     with stop_requests(orphaned=ranks.orphaned) as should_stop:
@@ -220,6 +223,7 @@ def follow(ranks: Ranks) -> Outcome:
             prefetched(objective, plan.device),
             plan.settings.train,
             plan.device,
+            tasks=divided_tasks(plan, run, state, objective, ranks) if ranks.divided else (),
             should_stop=should_stop,
             ranks=ranks,
         )
@@ -227,146 +231,11 @@ def follow(ranks: Ranks) -> Outcome:
     return Outcome(run, reason, state.step)
 
 
-def restore(run: RunFolder, state: TrainState, console: Console) -> None:
+def restore(run: RunFolder, state: TrainState, console: Console, ranks: Ranks = ALONE) -> None:
     """Load the newest intact checkpoint of the run into ``state``, if there is one: see :func:`prepare_resume`.
 
     Raises:
         InputError: no checkpoint verifies, or the record is not the one that the checkpoint was saved with.
     """
-    prepare_resume(run, lambda checkpoint: load_state(checkpoint, state), partial(print_line, console))
-
-
-def save_task(
-    plan: Plan,
-    run: RunFolder,
-    state: TrainState,
-    record: RecordWriter,
-    console: Console,
-    stop_early: StopEarly | None = None,
-) -> Save:
-    """Return the task that saves checkpoints from the current step on, with the manifest's current content.
-
-    It keeps the one that ``stop_early`` calls the best.
-    """
-    train, manifest = plan.settings.train, run.read_manifest()
-
-    def commit(event: CheckpointEvent) -> Provenance:
-        record.commit(event)
-        return provenance_of(manifest, record.logs)
-
-    # The tasks of step 0 run again if a run was stopped there, so its checkpoint is saved again too.
-    # That of a base model stays: it is the model itself.
-    saved = state.step or (0 if plan.has_base else -1)
-
-    def best() -> Balance | None:
-        return None if stop_early is None else stop_early.best
-
-    def card(step: int) -> str:
-        return model_card(plan, run, step, manifest, best())
-
-    return Save(
-        run,
-        plan.model,
-        train.keep_checkpoints,
-        card,
-        saved,
-        train.keep_every,
-        state_every=plan.state_every,
-        in_background=plan.saves_in_background,
-        spared=lambda: [step.step for step in [best()] if step is not None],
-        commit=commit,
-        warn=partial(print_line, console),
-    )
-
-
-def busy_listeners(plan: Plan, run: RunFolder, busy: BusyWatch | None) -> Sequence[Listener]:
-    """Return the listener that warns when other programs slow the run down, for a run on the CPU."""
-    if busy is None or plan.device.kind != "cpu":  # a GPU does not wait for threads of the CPU
-        return ()
-    busy.begin(plan.device.threads, command("train", "--resume", run.path))
-    return (busy,)
-
-
-def evaluation_task(
-    plan: Plan, run: RunFolder, ladder: Ladder, passed: int, constants: Mapping[str, Tensor] | None = None
-) -> Evaluate:
-    """Return the task that scores the validation text, and reference text and held-out pairs of a run that has them.
-
-    Args:
-        passed: highest order of an n-gram model that the run passed before this session.
-        constants: what its loss needs of the network at step 0.
-    """
-    entry = run.read_manifest().get(REFERENCE)
-    text = None if entry is None else ReferenceText.from_json(entry)
-    reference = None if text is None else (text.digest, reference_validation(plan, text))
-    pairs, held_out = None, validation_text(plan)
-    if constants is not None and plan.settings.train.objective == PREFERENCE:
-        pairs = HeldOutPairs.of(held_out, plan.settings, constants)
-    return Evaluate(held_out, ladder, reference, pairs, passed)
-
-
-def stop_early_task(
-    plan: Plan, state: TrainState, evaluate: Evaluate, history: RunHistory
-) -> StopEarly | None:
-    """Return the task that evaluates and may end the run, with what earlier sessions evaluated; None without it.
-
-    A ``state`` in which the run ended early may continue if the settings have changed.
-    """
-    train = plan.settings.train
-    if not train.stop_early:
-        drop_early_end(state, None)
-        return None
-    if evaluate.reference is None:  # a resumed run whose setting is new
-        raise InputError(
-            "train.stop_early needs the reference text that a run has from its start: begin a new run with it"
-        )
-    task = StopEarly(evaluate, train.steps, train.patience, evaluate.reference[0])
-    task.read(history)
-    drop_early_end(state, task)
-    return task
-
-
-def run_tasks(
-    plan: Plan,
-    objective: Objective,
-    evaluate: TaskRun,
-    save: Save,
-    control: Control,
-    costs: TaskCosts | None = None,
-) -> Sequence[Task]:
-    """Return the tasks in their order: note the step, evaluate, sample, save.
-
-    Saving is last, so that a checkpoint covers the results of its step.
-
-    Args:
-        costs: collects the seconds that each task takes.
-    """
-    train = plan.settings.train
-    sample: TaskRun = sample_task(plan)
-    keep: TaskRun = save
-    saves = save_due(train)
-    is_best = evaluate.is_best if isinstance(evaluate, StopEarly) else lambda step: False
-    if costs is not None:
-        costs.writing, costs.slowdown = lambda: save.seconds_writing, Slowdown()
-        evaluate, sample = costs.timed("evaluation", evaluate), costs.timed("sample", sample)
-        keep = costs.timed("checkpoint", save)
-    return (
-        *step_tasks(train, objective),
-        Task(evaluate, due=evaluation_due(train)),
-        Task(sample, due=sample_due(train)),
-        Task(partial(save_on_request, save, control), due=lambda step: SAVE in control.requested()),
-        Task(keep, due=lambda step: saves(step) or is_best(step), on_stop=True, finish=save.finish),
-    )
-
-
-def step_tasks(train: ResolvedTrain, objective: Objective) -> Sequence[Task]:
-    """Return the tasks that note summaries and checksums of steps, that the settings enable."""
-    tasks = []
-    if isinstance(objective, Reward):
-        tasks.append(Task(partial(note_answers, objective), due=lambda step: True))
-    if train.summary_every:
-        summarise = Summarise(objective, train.max_grad_norm)
-        tasks.append(Task(summarise, due=summary_due(train), before=summarise.before))
-    if train.checksum_every:
-        tasks.append(Task(note_checksum, due=checksum_due(train)))
-    return tasks
+    load = load_divided if ranks.divided else load_state
+    prepare_resume(run, lambda checkpoint: load(checkpoint, state), partial(print_line, console))

@@ -14,7 +14,7 @@ from rich.table import Table
 from etude.config import Settings, get_value, known_keys
 from etude.data.report import DataReport
 from etude.data.report_picture import draw_report
-from etude.device import available_cores, place_on_machine
+from etude.device import available_cores, place_in_run
 from etude.errors import InputError
 from etude.evaluate.tuning.report_work import report_work
 from etude.files import file_errors_in_one_line, write_json
@@ -36,6 +36,7 @@ from etude.train.run_text import text_with_progress
 from etude.workflow.close import TUNING_SECONDS, close, promise_sentence
 from etude.workflow.fit import Outcome, fit, follow
 from etude.workflow.prepare import default_name, make_plan
+from etude.workflow.restarts import forget_run, note_run, run_of_restart
 from etude.workflow.start import plan_fork, reopen, require_steps_left, start
 
 
@@ -62,17 +63,20 @@ def grow(
 
 def _grow(settings: Settings, console: Console, ranks: Ranks, stop_at: float | None, began: float) -> Outcome:
     seconds, busy = settings.train.seconds, BusyWatch(partial(say, console))
+    folder = Path(settings.run.folder)
+    if (begun := run_of_restart(folder)) is not None:
+        return _continue(begun, console, ranks, stop_at)
     if settings.run.name != "auto":
-        RunFolder.new(
-            Path(settings.run.folder), settings.run.name
-        )  # raises for a taken name, before any work
+        RunFolder.new(folder, settings.run.name)  # raises for a taken name, before any work
     phases = None if seconds == "auto" else Phases(console, began, seconds)
     plan, deadline = make_plan(settings, console, phases)
     if deadline is None:
         busy.look(plan.device.threads)
     say(console, f"{describe(plan)}\n{disk_use(plan)}")
     run = start(plan, console)
+    note_run(run)
     outcome = fit(plan, run, console, ranks, deadline, stop_at, busy, phases)
+    forget_run(folder)
     close(outcome, console, deadline)
     if phases is not None and deadline is not None and outcome.reason == "finished":
         say(console, promise_sentence(plan, run, phases.seconds, time.monotonic() - began))
@@ -118,12 +122,35 @@ def fork(
         if not ranks.leads:
             return follow(ranks)
         console = console or Console()
+        if (begun := run_of_restart(_folder_of_fork(origin, values or {}))) is not None:
+            return _continue(begun, console, ranks, stop_at)
         plan, begins = plan_fork(origin, overrides, dict(values or {}), console, accept_record=accept_record)
         say(console, f"{describe(plan)}\n{disk_use(plan, begins.step)}")
         run, busy = start(plan, console, begins), BusyWatch(partial(say, console))
+        note_run(run)
         outcome = fit(plan, run, console, ranks, stop_at=stop_at, busy=busy)
+        forget_run(run.path.parent)
         close(outcome, console)
         return outcome
+
+
+def _folder_of_fork(origin: str, values: Mapping[str, Any]) -> Path:
+    """Return the folder of a fork: that of its parent, unless another is named."""
+    return Path(values.get("run.folder") or expand_home(origin.partition("@")[0]).absolute().parent)
+
+
+def _continue(path: Path, console: Console, ranks: Ranks, stop_at: float | None) -> Outcome:
+    """Continue the run that an earlier attempt of the same torchrun began, and perhaps finished."""
+    say(console, f"torchrun has started this command again: it continues {path}")
+    plan, run = reopen(path, (), console)
+    status = run.status()
+    if status.get("state") in ("finished", "stopped"):
+        forget_run(path.parent)
+        return Outcome(run, str(status["state"]), int(status.get("step", 0)))
+    outcome = fit(plan, run, console, ranks, stop_at=stop_at, busy=BusyWatch(partial(say, console)))
+    forget_run(path.parent)
+    close(outcome, console)
+    return outcome
 
 
 def _from_now(seconds: float | None) -> float | None:
@@ -132,7 +159,7 @@ def _from_now(seconds: float | None) -> float | None:
 
 def explain(settings: Settings, console: Console | None = None) -> None:
     """Print every setting with its reason, what the model costs, and how long it takes (``--dry-run``)."""
-    if place_on_machine()[0] > 0:
+    if place_in_run()[0] > 0:
         return  # the first process prints for all
     console = console or Console()
     plan, _ = make_plan(settings, console)

@@ -26,9 +26,11 @@ from etude.run.settings import record_changes
 from etude.show.lines import print_line
 from etude.show.phases import Phases
 from etude.train.compilation import compile_objective
+from etude.train.divided import make_mesh
 from etude.train.loop import TrainState
 from etude.train.objectives import Objective
 from etude.train.parallel import Ranks
+from etude.train.pieces_snapshot import Writers
 from etude.train.schedule import last_step
 from etude.workflow.start import with_absolute_paths
 
@@ -42,6 +44,38 @@ class Invitation:
     run: Path
     checkpoint: Path | None
     compile: bool | Literal["auto"]
+
+
+@dataclass(frozen=True)
+class Division:
+    """What the first process sends before the job of a run that is divided: how many processes share one copy."""
+
+    shard: int
+    kind: str  # of device
+
+
+def divide_ranks(ranks: Ranks, division: Division | None) -> None:
+    """Divide the network among the ranks, if it is to be divided. The first process sends the division first."""
+    if division is None:
+        return
+    if ranks.leads:
+        ranks.send_job(division, last=False)
+    ranks.mesh = make_mesh(division.kind, ranks.count, division.shard)
+    ranks.writers = Writers.of(ranks.mesh, ranks.rank)
+
+
+def receive_invitation(ranks: Ranks) -> Invitation | None:
+    """Return the job that the first process sends, once the network is divided as it says; None where it has none."""
+    job: Invitation | Division | None = ranks.receive_job()
+    if isinstance(job, Division):
+        divide_ranks(ranks, job)
+        return receive_invitation(ranks)
+    return job
+
+
+def division_of(plan: Plan) -> Division | None:
+    """Return how the plan divides its network among processes; None if each has a whole copy."""
+    return None if plan.shard == 1 else Division(plan.shard, plan.device.kind)
 
 
 def begin_session(
@@ -70,17 +104,11 @@ def begin_session(
     if not isinstance(sessions, list) or not all(isinstance(s, dict) and "compiled" in s for s in sessions):
         raise InputError(f"{run.manifest_file} is damaged (its sessions are not valid): restore it")
     wanted: bool | Literal["auto"] = plan.settings.device.compile
-    if sessions and state.step > 0:
+    if ranks.divided:
+        wanted = False
+    elif sessions and state.step > 0:
         wanted = bool(sessions[-1]["compiled"])
-    if plan.device.dtype == "bf16" and not plan.device.fast_bf16:
-        console.print(
-            f"this run multiplies in bf16, which is not known to be fast on this {plan.device.kind} and may be a "
-            "hundred times slower than fp32: a fork of it, or a new run, may take --set device.dtype=fp32",
-            highlight=False,
-            soft_wrap=True,
-        )
-    if plan.scope is not None:
-        print_line(console, f"losses, bits per byte and n-gram models count only {plan.scope.name}")
+    _note_conditions(plan, ranks, console)
     if phases is not None:
         phases.note("checking that this device computes rightly")
     optimizer = plan.settings.train.optimizer
@@ -100,10 +128,27 @@ def begin_session(
         console.print(f"training without torch.compile ({problem})", markup=False)
     if phases is not None:
         phases.note("training")
-    sessions.append(
-        session_entry(plan, state.step, compiled=problem is None, processes=ranks.count, self_test=errors)
-    )
+    entry = session_entry(plan, state.step, compiled=problem is None, processes=ranks.count, self_test=errors)
+    sessions.append(entry | ({"shard": plan.shard} if ranks.divided else {}))
     record_changes(run, recorded, with_absolute_paths(plan.settings, run), state.step)
+
+
+def _note_conditions(plan: Plan, ranks: Ranks, console: Console) -> None:
+    """Print what the user should know of how this session computes."""
+    if ranks.divided:
+        print_line(
+            console,
+            f"the network is divided among {plan.shard} processes: it is not compiled, and no summaries are recorded",
+        )
+    if plan.device.dtype == "bf16" and not plan.device.fast_bf16:
+        console.print(
+            f"this run multiplies in bf16, which is not known to be fast on this {plan.device.kind} and may be a "
+            "hundred times slower than fp32: a fork of it, or a new run, may take --set device.dtype=fp32",
+            highlight=False,
+            soft_wrap=True,
+        )
+    if plan.scope is not None:
+        print_line(console, f"losses, bits per byte and n-gram models count only {plan.scope.name}")
 
 
 def session_entry(

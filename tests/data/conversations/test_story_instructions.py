@@ -79,17 +79,22 @@ def test_the_same_seed_gives_the_same_bytes_everywhere(made: list[Instructed]) -
     assert made[:50] == [instructed(7, index) for index in range(50)]
     assert made[:50] != [instructed(8, index) for index in range(50)]
     text = "\n".join(document.text for document in documents(7, 30_000))
-    assert blake2b(text.encode(), digest_size=8).hexdigest() == "ff8b154b74f57e84"
+    assert blake2b(text.encode(), digest_size=8).hexdigest() == "423b47bea5ee83da"
 
 
 def test_who_has_it_is_who_took_it_last(made: list[Instructed]) -> None:
     asked = [item for item in made if item.kind == "who has it"]
     for item in asked:
-        story = story_of(item)
-        noun = re.search(r"Who has the (\w+) ", item.question)
-        assert noun is not None
-        assert item.answer == f"{holders_of(story)[noun[1]]} has the {noun[1]}."
-        assert len(set(holders_of(story).values())) == 2, "the noun in the question matters"
+        holders = holders_of(story_of(item))
+        pairs = [(item.question, item.answer), *item.further]
+        nouns = [re.search(r"Who has the (\w+) (?:now|at the end)\?", question)[1] for question, _ in pairs]
+        assert [answer for _, answer in pairs] == [f"{holders[noun]} has the {noun}." for noun in nouns]
+        if item.held_out:
+            assert len(nouns) == 1
+            assert len(set(holders.values())) == 2, "the noun in the question matters"
+        else:
+            assert sorted(nouns) == sorted(holders), "each thing once"
+    assert {len(item.further) for item in asked} == {0, 1, 2, 3}
     assert len(asked) > 200
 
 
@@ -132,13 +137,14 @@ def test_what_is_held_out_is_trained_nowhere(made: list[Instructed]) -> None:
     trained = [item for item in made if not item.held_out]
     held_out = [item for item in made if item.held_out]
     assert [item.held_out for item in made[: 2 * HELD_OUT_EVERY]].count(True) == 2
-    assert not any(contains_held_out(f"{item.question} {item.answer}") for item in trained)
+    assert not any(item.further for item in held_out)
+    assert not any(contains_held_out(item.text) for item in trained)
     for item in held_out:
         holders = holders_of(story_of(item))
         assert all((name, noun) in HELD_PAIRS for noun, name in holders.items())
     deeds = {deed for item in trained for deed in deeds_of(item)}
     kept = {deed for item in held_out for deed in deeds_of(item)}
-    assert len(deeds) > 100
+    assert len(deeds) > 80
     assert len(kept) > 5
     assert not deeds & kept
     assert not any(is_held_out_deed(*deed) for deed in deeds)
@@ -150,9 +156,11 @@ def test_exactly_the_answer_is_trained(made: list[Instructed], tmp_path: Path) -
     for item in made[:60]:
         encoded = encode_example(Example.from_json(item.text), tokenizer, template, "assistant")
         ids = np.array(encoded.ids)
-        assert tokenizer.decode(ids[encoded.trained].tolist()) == f"{item.answer}<|im_end|>"
+        answers = [item.answer, *(answer for _, answer in item.further)]
+        trained = "".join(f"{answer}<|im_end|>" for answer in answers)
+        assert tokenizer.decode(ids[encoded.trained].tolist()) == trained
         edges = np.flatnonzero(np.diff(np.concatenate([[0], encoded.trained, [0]])))
-        assert len(edges) == 2, "one stretch"
+        assert len(edges) == 2 * len(answers), "one stretch for each answer"
 
 
 def opened(folder: Path, *, examples: bool, max_bytes: int = 20_000) -> list[Source]:

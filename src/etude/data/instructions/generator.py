@@ -1,12 +1,12 @@
 """The built-in conversations: document i of a seed depends on (seed, i) alone.
 
-Each is one question with its answer. The question is a story of three to five sentences, in the present or the past
-tense, with an instruction: tell it in the past, say who has a thing, or say who is in it. The two things of a story end
-with different people.
+A conversation begins with a story in the present or the past tense and an instruction: tell it in the past, say who has
+a thing, or say who is in it. If the question is who has a thing, the same follows for each other thing of the
+story: a network learns to look something up from many questions on one text, and hardly from one.
 
-One in :data:`HELD_OUT_EVERY` is held out. In a held-out story each thing ends with a person who is in no training
-text with it, nor in any of ``builtin:primer`` (:mod:`etude.data.primer.holdout`), and what is done is done at a
-place where no story of training does it.
+One in :data:`HELD_OUT_EVERY` is held out. It has one question on a story with two things, which end with different
+people. Each thing ends with a person who is in no training text with it, nor in any of ``builtin:primer``
+(:mod:`etude.data.primer.holdout`), and what is done is done at a place where no story of training does it.
 """
 
 from __future__ import annotations
@@ -80,18 +80,22 @@ class Instructed:
 
     Attributes:
         held_out: whether it is kept for measures, and trained nowhere.
+        further: the questions that follow, with their answers.
     """
 
     kind: Kind
     question: str
     answer: str
     held_out: bool
+    further: tuple[tuple[str, str], ...] = ()
 
     @property
     def text(self) -> str:
         """The conversation as one line of JSON."""
-        turns = (Message("user", self.question), Message("assistant", self.answer))
-        return Example("conversation", turns).to_json()
+        turns = []
+        for question, answer in ((self.question, self.answer), *self.further):
+            turns += [Message("user", question), Message("assistant", answer)]
+        return Example("conversation", tuple(turns)).to_json()
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,15 +121,19 @@ def instructed(seed: int, index: int) -> Instructed:
     """Return question ``index`` of this seed: the same bytes on any machine.
 
     A plan with other combinations than its part may have is dropped, and the story is planned again from a seed that
-    includes the number of the attempt.
+    includes the number of the attempt. Kind and numbers stay, or most stories would have few people and things.
     """
     held_out = index % HELD_OUT_EVERY == 0
     deeds = _deeds(held_out)
+    drawn = Rng(f"instructions {seed} {index}")
+    kind = drawn.pick(_WHEEL)
+    people, things = drawn.between(2, 4), drawn.between(2, 4)
+    many = kind == "who has it" and not held_out
     for attempt in range(_ATTEMPTS):
         rng = Rng(f"instructions {seed} {index} {attempt}")
-        plan = _plan(rng, deeds)
+        plan = _plan_of_many(rng, people, things) if many else _plan(rng, deeds)
         if _is_of_part(plan, held_out):
-            return _asked(plan, held_out, rng)
+            return _asked(plan, kind, held_out, rng)
     raise AssertionError(f"no story for its part in {_ATTEMPTS} attempts")
 
 
@@ -155,48 +163,77 @@ def _deeds(held_out: bool) -> list[tuple[str, PlaceKind]]:
 
 
 def _is_of_part(plan: Plan, held_out: bool) -> bool:
+    if not held_out:
+        return not contains_held_out(plan.in_tense(PRESENT))
     if len(set(plan.holders.values())) < len(plan.holders):
         return False  # or naming the person who took anything last would be right too often
-    if held_out:
-        return all((name, noun) in HELD_PAIRS for noun, name in plan.holders.items())
-    return not contains_held_out(plan.in_tense(PRESENT))
+    return all((name, noun) in HELD_PAIRS for noun, name in plan.holders.items())
 
 
 def _plan(rng: Rng, deeds: Sequence[tuple[str, PlaceKind]]) -> Plan:
     """Draw a story: two things, two or three people, one to three passes, and perhaps another deed."""
     people = rng.some(NAMES, rng.between(2, 3))
-    kinds = rng.some(THINGS, 2)
-    holders = {kind.noun: rng.pick(people) for kind in kinds}
-    sentences = []
-    for kind in kinds:
-        look = rng.pick(kind.adjectives)
-        a = f"{'an' if look[0] in 'aeiou' else 'a'} {look} {kind.noun}"
-        sentences.append(rng.pick(_STARTS).format(giver=holders[kind.noun], a=a, A=a[0].upper() + a[1:]))
+    sentences, holders = _begun(rng, people, 2)
     passes = rng.between(1, 3)
     does = passes < 3 and rng.chance(0.5)
     for turn in rng.some(["deed"] * does + ["pass"] * passes, passes + does):
         if turn == "deed":
             verb, place = rng.pick(deeds)
             sentences.append(rng.pick(_DEEDS).format(name=rng.pick(people), verb=verb, place=place.at))
-            continue
-        noun = rng.pick(kinds).noun
-        giver = holders[noun]
-        taker = holders[noun] = rng.pick([name for name in people if name != giver])
-        him = "her" if taker in GIRLS else "him"
-        sentences.append(rng.pick(_PASSES).format(giver=giver, taker=taker, noun=noun, him=him))
+        else:
+            sentences.append(_pass(rng, people, holders))
+    return _planned(sentences, people, holders)
+
+
+def _plan_of_many(rng: Rng, num_people: int, num_things: int) -> Plan:
+    """Draw a story of that many people and things, and up to three passes; a third has none."""
+    people = rng.some(NAMES, num_people)
+    sentences, holders = _begun(rng, people, num_things)
+    passes = 0 if rng.chance(1 / 3) else rng.between(1, 3)
+    sentences += [_pass(rng, people, holders) for _ in range(passes)]
+    return _planned(sentences, people, holders)
+
+
+def _begun(rng: Rng, people: Sequence[str], things: int) -> tuple[list[str], dict[str, str]]:
+    """Return the sentences that say who has which of some things, and the holders."""
+    kinds = rng.some(THINGS, things)
+    holders = {kind.noun: rng.pick(people) for kind in kinds}
+    sentences = []
+    for kind in kinds:
+        look = rng.pick(kind.adjectives)
+        a = f"{'an' if look[0] in 'aeiou' else 'a'} {look} {kind.noun}"
+        sentences.append(rng.pick(_STARTS).format(giver=holders[kind.noun], a=a, A=a[0].upper() + a[1:]))
+    return sentences, holders
+
+
+def _pass(rng: Rng, people: Sequence[str], holders: dict[str, str]) -> str:
+    """Let a thing change hands. Returns the sentence."""
+    noun = rng.pick(list(holders))
+    giver = holders[noun]
+    taker = holders[noun] = rng.pick([name for name in people if name != giver])
+    him = "her" if taker in GIRLS else "him"
+    return rng.pick(_PASSES).format(giver=giver, taker=taker, noun=noun, him=him)
+
+
+def _planned(sentences: Sequence[str], people: Sequence[str], holders: dict[str, str]) -> Plan:
     named = dict.fromkeys(word for word in re.findall(r"\w+", " ".join(sentences)) if word in people)
     return Plan(tuple(sentences), tuple(named), holders)
 
 
-def _asked(plan: Plan, held_out: bool, rng: Rng) -> Instructed:
-    kind = rng.pick(_WHEEL)
-    noun = rng.pick(sorted(plan.holders))
+def _asked(plan: Plan, kind: Kind, held_out: bool, rng: Rng) -> Instructed:
+    nouns = rng.some(sorted(plan.holders), len(plan.holders))
     tense = PRESENT if kind == "past" else rng.pick((PRESENT, PAST))
-    question = rng.pick(INSTRUCTIONS[kind]).format(story=plan.in_tense(tense), noun=noun)
+    question = rng.pick(INSTRUCTIONS[kind]).format(story=plan.in_tense(tense), noun=nouns[0])
     if kind == "past":
-        answer = plan.in_tense(PAST)
-    elif kind == "who has it":
-        answer = f"{plan.holders[noun]} has the {noun}."
-    else:
-        answer = f"{', '.join(plan.people[:-1])} and {plan.people[-1]}."
-    return Instructed(kind, question, answer, held_out)
+        return Instructed(kind, question, plan.in_tense(PAST), held_out)
+    if kind == "who is in it":
+        return Instructed(kind, question, f"{', '.join(plan.people[:-1])} and {plan.people[-1]}.", held_out)
+    answers = {noun: f"{plan.holders[noun]} has the {noun}." for noun in nouns}
+    others = [] if held_out else nouns[1:]
+    further = tuple((_next_question(noun, rng), answers[noun]) for noun in others)
+    return Instructed(kind, question, answers[nouns[0]], held_out, further)
+
+
+def _next_question(noun: str, rng: Rng) -> str:
+    """Return a question who has a thing, without the story."""
+    return rng.pick(INSTRUCTIONS["who has it"]).format(story="", noun=noun).strip()

@@ -96,6 +96,8 @@ class Family:
         node_layers: returns the layers of neurons, from the first to the last.
         cost: counts parameters, FLOPs and memory from the configuration.
         has_attention: whether the network has heads, patterns and layers.
+        compiles_by_layer: whether `hidden` of the network has an argument `run_layer` (:mod:`etude.model.run_layer`),
+            which applies each layer.
         decodes_fast: whether `etude.model.decoding` supports the network.
         library: the Python package that loads a saved folder.
         gguf: the form of its models in GGUF files; None where no program reads such files.
@@ -124,6 +126,7 @@ class Family:
     node_layers: Callable[[ModelConfig], list[NodeLayerPlan]] = transformer_node_layers
     cost: TransformerCost = TRANSFORMER_COST
     has_attention: bool = True
+    compiles_by_layer: bool = True
     decodes_fast: bool = True
     library: str = "transformers"
     gguf: GgufForm | None = None

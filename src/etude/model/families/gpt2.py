@@ -96,6 +96,8 @@ def to_saved(state: State, config: ModelConfig) -> State:
     for layer in range(config.num_hidden_layers):
         for kind in ("weight", "bias"):
             parts, fused = _fused_names(layer, kind)
+            if parts[0] not in state:
+                continue  # of another process, which saves other layers
             joined = torch.cat([state[part] for part in parts])
             saved[fused] = joined.T if kind == "weight" else joined
             for ours, theirs in _layer_names(layer, kind):
@@ -109,6 +111,8 @@ def from_saved(saved: State, config: ModelConfig) -> State:
     for layer in range(config.num_hidden_layers):
         for kind in ("weight", "bias"):
             parts, fused = _fused_names(layer, kind)
+            if fused not in saved:
+                continue
             joined = saved[fused].T if kind == "weight" else saved[fused]
             state |= dict(zip(parts, joined.chunk(3), strict=True))
             for ours, theirs in _layer_names(layer, kind):

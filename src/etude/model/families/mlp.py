@@ -122,7 +122,7 @@ class WindowCost(TransformerCost):
     def kept_outside_layers(self, config: ModelConfig, *, recompute: bool) -> int:
         return self.head_inputs(config) * (recompute or config.direct_connections)
 
-    def patterns_per_token(self, config: ModelConfig, context: int) -> int:
+    def patterns_per_token(self, config: ModelConfig, context: int, *, compiled: bool = False) -> int:
         return 0
 
 
@@ -156,6 +156,7 @@ FAMILY = Family(
     node_layers=node_layers,
     cost=WindowCost(),
     has_attention=False,
+    compiles_by_layer=False,
     decodes_fast=False,
     library="etude",
     unused_settings=frozenset(

@@ -100,17 +100,43 @@ class TransformerCost:
             norms += 2 * (query_width + key_width)
         return norms + halves / 2
 
+    def kept_per_compiled_layer(self, config: ModelConfig, *, rounded: bool) -> int | float:
+        """Count what one layer saves where `torch.compile` compiles it by itself; ``rounded``: in bf16.
+
+        What is cheap to compute again from the rest is not saved: normalised inputs, activated and rotated numbers.
+        Rounding leaves the layer's input and the scales of norms in fp32, unless no norm reads that input.
+        """
+        width, heads = config.hidden_size, config.num_attention_heads
+        query_width = heads * config.head_dim
+        key_width = config.num_key_value_heads * config.head_dim
+        placement = config.norm_placement
+        scales = {"before": 2, "after": 2, "both": 4}[placement]
+        if config.norm == "layernorm":
+            scales = 2 if config.parallel_residual else 4  # mean and scale; both norms read the same stream
+        before_norm = 0
+        if config.qk_norm:
+            before_norm = query_width + key_width
+            scales += heads + config.num_key_value_heads if config.qk_norm_width == "head" else 2
+        inner = (3 if config.mlp == "gated" else 2) * config.intermediate_size
+        if not rounded:
+            stream = (5 if placement == "both" else 4) * width
+            return stream + before_norm + 2 * query_width + 2 * key_width + heads + inner + scales
+        exact = 0 if placement == "after" else width
+        products = (3 + (placement != "before") - config.parallel_residual) * width
+        halves = products + before_norm + 4 * query_width + inner
+        return exact + halves / 2 + scales + 2 * heads  # of each query's softmax: its maximum and its sum
+
     def kept_outside_layers(self, config: ModelConfig, *, recompute: bool) -> int:
         """Count what is saved outside the layers: token ids, the last norm, and the input of the head."""
         return TOKEN_ID + _kept_by_norm(config) + config.hidden_size
 
-    def patterns_per_token(self, config: ModelConfig, context: int) -> int:
-        """Count what attention in blocks of queries saves in a layer, per token."""
+    def patterns_per_token(self, config: ModelConfig, context: int, *, compiled: bool = False) -> int:
+        """Count what attention in blocks of queries saves in a layer, per token: in a compiled layer, all in bf16."""
         from etude.model.attention import QUERIES_AT_ONCE
 
         # A query sees the keys up to the end of its block.
         mean_keys = min(context, (context + QUERIES_AT_ONCE) / 2)
-        return math.ceil(1.5 * config.num_attention_heads * mean_keys)
+        return math.ceil((1 if compiled else 1.5) * config.num_attention_heads * mean_keys)
 
     def masks(self, config: ModelConfig, context: int) -> int:
         """Count what a micro-batch saves of the windows: PyTorch's kernels make a float mask in each sliding layer."""

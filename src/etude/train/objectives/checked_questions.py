@@ -13,7 +13,7 @@ from etude.data.checked.generator import SOURCES, is_right
 from etude.data.prepared_data import PreparedData
 from etude.data.tokens.parts import TokenPart
 from etude.data.tokens.tokenizer import EtudeTokenizer
-from etude.device import place_on_machine
+from etude.device import place_in_run
 from etude.errors import InputError
 from etude.messages import either
 from etude.train.batch import Int64
@@ -127,7 +127,7 @@ def require_checked(data: PreparedData, settings: Settings) -> None:
             train.lora_dropout > 0 or train.dropout not in ("auto", 0),
             "--reward compares the network with the one that sampled, which has no dropout: omit dropout",
         ),
-        (place_on_machine()[1] > 1, "--reward samples in one process: start it without torchrun"),
+        (place_in_run()[1] > 1, "--reward samples in one process: start it without torchrun"),
     ]
     for applies, problem in problems:
         if applies:

@@ -16,7 +16,7 @@ from etude.data.tokens.rows import TrainingRows, training_rows
 from etude.device import Device, return_free_pages
 from etude.model.dropout import Dropout, keep_masks, keep_scale
 from etude.model.language_model import LanguageModel
-from etude.model.run_layer import RunLayer, apply_layer, compiled_layer
+from etude.model.run_layer import RunLayer, apply_layer, compiled_layer, compiles_by_layer
 from etude.run.events import RowSource
 from etude.train.batch import MicroBatch, Row, to_device
 from etude.train.loss import summed_loss, token_losses
@@ -129,13 +129,8 @@ class NextToken(Objective):
 
     @property
     def _by_layer(self) -> bool:
-        """Whether one compiled layer serves all: with a lean loss, as a large network has many layers.
-
-        Not with dropout, whose masks differ by layer.
-        """
-        adapter = self.model.config.adapter
-        dropout = self._dropout or (adapter is not None and adapter.dropout)
-        return self._lean and self.model.compiles_by_layer and not dropout
+        """Whether one compiled layer serves all: with a lean loss, as a large network has many layers."""
+        return self._lean and compiles_by_layer(self.model.config, self._dropout)
 
     def _part(
         self, step: int, first: int, rows: int, keep_mask: Tensor | None, num_tokens: int | None = None
@@ -177,7 +172,8 @@ class NextToken(Objective):
 
     def _hidden(self, inputs: Tensor, document_ids: Tensor | None, dropout: Dropout | None) -> Tensor:
         """Return the hidden states of a micro-batch (B, T, D)."""
-        options: dict[str, Any] = {"run_layer": self._run_layer} if self.model.compiles_by_layer else {}
+        takes_runner = self.model.config.family.compiles_by_layer
+        options: dict[str, Any] = {"run_layer": self._run_layer} if takes_runner else {}
         return self.model.hidden(
             inputs, document_ids=document_ids, dropout=dropout, recompute=self._recompute, **options
         )

@@ -40,7 +40,7 @@ from etude.device import Device
 from etude.errors import EtudeError
 from etude.model.language_model import LanguageModel
 from etude.model.lora import adapter_off
-from etude.model.run_layer import compiled_layer
+from etude.model.run_layer import compiled_layer, compiles_by_layer
 from etude.run.events import RowSource
 from etude.train.batch import Int64, MicroBatch, Row, Weights, to_device
 from etude.train.loss import token_losses, trained_losses
@@ -240,7 +240,7 @@ class Reward(Objective):
 
     def compile(self) -> None:
         """Compile layer by layer. Otherwise let the next :meth:`loss` fail: the number of answers' tokens changes."""
-        if self.model.compiles_by_layer:
+        if compiles_by_layer(self.model.config, 0.0):
             self._options["run_layer"] = compiled_layer()
         else:
             self._compiled = True

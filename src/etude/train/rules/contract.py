@@ -149,6 +149,13 @@ class UpdateRule(ABC):
     ) -> torch.optim.Optimizer:
         """Build the optimizer that trains. Its state must be the leaves of :meth:`state_shapes`, all tensors."""
 
+    def cut(self, parameter: Parameter, config: ModelConfig) -> int:
+        """Return the dimension along which a parameter is best cut into pieces, one for each process.
+
+        A rule whose update of a number depends on others may prefer one. It must accept any cut.
+        """
+        return 0
+
     def schedule(self, options: dict[str, Any], momentum: float) -> None:  # noqa: B027 - most rules have no momentum
         """Set scheduled options besides ``lr`` before an update; ``momentum`` is the scheduled value."""
 

@@ -20,8 +20,7 @@ together; in bf16 (on a GPU) on the blocks themselves. Blocks with more rows tha
 from __future__ import annotations
 
 import math
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -31,6 +30,8 @@ from torch import Tensor
 from etude.config import ResolvedTrain
 from etude.device import Device
 from etude.model.config import ModelConfig
+from etude.model.pieces import is_piece, local
+from etude.train.rules.blocks import by_shape, wide_blocks
 from etude.train.rules.contract import (
     Definition,
     Explanation,
@@ -41,6 +42,7 @@ from etude.train.rules.contract import (
     UpdateRule,
     weight_decay_of,
 )
+from etude.train.rules.muon_pieces import PieceUpdate, apply_to_pieces, sums_grams
 from etude.train.rules.newton_schulz import orthogonalize, orthogonalizing_factors
 from etude.train.rules.terms import DIRECTION, NumberUpdate
 
@@ -98,6 +100,7 @@ class Muon(torch.optim.Optimizer):
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         """Apply one update from the parameters' ``grad``."""
         updates: list[_Update] = []
+        pieces: list[PieceUpdate] = []
         for group in self.param_groups:
             parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
             blocks = (group["row_blocks"], group["column_blocks"])
@@ -106,11 +109,16 @@ class Muon(torch.optim.Optimizer):
             ):
                 rate = group["lr"] * update_scale(parameter.shape[0], parameter.shape[1], *blocks)
                 decay_factor = 1 - group["lr"] * group["weight_decay"]
+                if is_piece(parameter):
+                    pieces.append(PieceUpdate(parameter, direction, blocks, rate, decay_factor))
+                    continue
                 updates.append(
                     _Update(
                         wide_blocks(parameter, *blocks), wide_blocks(direction, *blocks), rate, decay_factor
                     )
                 )
+        if pieces:
+            apply_to_pieces(pieces)
         if self.dtype == torch.float32:
             _apply_through_gram_matrices(updates)
         else:
@@ -120,8 +128,8 @@ class Muon(torch.optim.Optimizer):
         """Update the momentum buffers; return Nesterov's directions, one more momentum step with the same gradient."""
         if not parameters:
             return []
-        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        buffers = [self._momentum_buffer(parameter) for parameter in parameters]
+        gradients = [local(parameter.grad) for parameter in parameters if parameter.grad is not None]
+        buffers = [local(self._momentum_buffer(parameter)) for parameter in parameters]
         torch._foreach_lerp_(buffers, gradients, 1 - momentum)
         return torch._foreach_lerp(gradients, buffers, momentum)
 
@@ -146,7 +154,7 @@ class _Update:
 def _apply_through_gram_matrices(updates: Sequence[_Update]) -> None:
     """Iterate on Gram matrices: the large matrices are read twice and written once, instead of 15 passes over them."""
     grams = [torch.bmm(update.direction, update.direction.mT) for update in updates]  # (N, R, R)
-    factors = _together(grams, orthogonalizing_factors)
+    factors = by_shape(grams, orthogonalizing_factors)
     for update, factor in zip(updates, factors, strict=True):
         update.weights.baddbmm_(factor, update.direction, beta=update.decay_factor, alpha=-update.rate)
 
@@ -154,35 +162,8 @@ def _apply_through_gram_matrices(updates: Sequence[_Update]) -> None:
 def _apply_directly(updates: Sequence[_Update], dtype: torch.dtype) -> None:
     """Iterate on the blocks themselves, in ``dtype``."""
     directions = [update.direction.to(dtype) for update in updates]
-    for update, orthogonal in zip(updates, _together(directions, orthogonalize), strict=True):
+    for update, orthogonal in zip(updates, by_shape(directions, orthogonalize), strict=True):
         update.weights.mul_(update.decay_factor).add_(orthogonal, alpha=-update.rate)
-
-
-def _together(blocks: Sequence[Tensor], function: Callable[[Tensor], Tensor]) -> list[Tensor]:
-    """Apply ``function`` to each (N, R, C), in one call for all blocks of a shape instead of many small products."""
-    by_shape: dict[torch.Size, list[int]] = defaultdict(list)
-    for place, block in enumerate(blocks):
-        by_shape[block.shape[1:]].append(place)
-    applied = list(blocks)
-    for places in by_shape.values():
-        results = function(torch.cat([blocks[place] for place in places]))
-        parts = torch.split(results, [len(blocks[place]) for place in places])
-        for place, part in zip(places, parts, strict=True):
-            applied[place] = part
-    return applied
-
-
-def wide_blocks(matrix: Tensor, row_blocks: int, column_blocks: int) -> Tensor:
-    """View the blocks of ``matrix`` as (N, R, C) with R <= C, transposed where they have more rows than columns.
-
-    Either the rows are divided or the columns, not both.
-    """
-    rows, columns = matrix.shape
-    if column_blocks > 1:
-        blocks = matrix.view(rows, column_blocks, columns // column_blocks).transpose(0, 1)
-    else:
-        blocks = matrix.view(row_blocks, rows // row_blocks, columns)
-    return blocks.mT if blocks.shape[1] > blocks.shape[2] else blocks  # the Gram matrices are then R by R
 
 
 def blocks_of(parameter: Parameter, config: ModelConfig) -> tuple[int, int]:
@@ -259,6 +240,10 @@ class MuonRule(UpdateRule):
         # A direction needs only the precision of bf16, but on a CPU bf16 saves no time here.
         dtype = torch.bfloat16 if device.dtype == "bf16" and device.kind == "cuda" else torch.float32
         return Muon(groups, _peak_rate(settings), dtype=dtype)
+
+    def cut(self, parameter: Parameter, config: ModelConfig) -> int:
+        blocks = blocks_of(parameter, config)
+        return next((cut for cut in (1, 0) if sums_grams(parameter.shape, blocks, cut)), 0)
 
     def schedule(self, options: dict[str, Any], momentum: float) -> None:
         options["momentum"] = momentum
