@@ -20,6 +20,7 @@ from etude.cli import (
     import_model,
     inspect,
     runs,
+    serve,
     studio,
     sweep,
     train,
@@ -50,6 +51,7 @@ app.command("runs", cls=Command)(runs.runs)
 app.command("plot", cls=Command)(runs.plot)
 app.command("settings", cls=Command)(runs.settings)
 app.command("inspect", cls=Command)(inspect.inspect)
+app.command("serve", cls=Command)(serve.serve)
 app.command("studio", cls=Command)(studio.studio)
 app.command("eval", cls=Command)(evaluate.evaluate)
 app.command("sweep", cls=Command)(sweep.sweep)

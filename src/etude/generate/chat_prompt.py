@@ -74,7 +74,7 @@ class Chatter:
         Raises:
             InputError: the last message does not fit, or the template refuses the conversation.
         """
-        ids = self._ids(messages)
+        ids = self.ids(messages)
         room = max(1, min(most_new, self.context // _SHARE_OF_ANSWER))
         most = self.context - room
         if len(ids) <= most:
@@ -83,9 +83,9 @@ class Chatter:
         turns = list(messages[len(system) :])
         exchanges = len(turns) // 2  # before the last message
         dropped = bisect_left(
-            range(exchanges), True, key=lambda count: len(self._ids(system + turns[2 * count :])) <= most
+            range(exchanges), True, key=lambda count: len(self.ids(system + turns[2 * count :])) <= most
         )
-        ids = self._ids(system + turns[2 * dropped :])
+        ids = self.ids(system + turns[2 * dropped :])
         if len(ids) > most:
             what = "the message and the system prompt take" if system else "the message takes"
             raise InputError(
@@ -94,7 +94,8 @@ class Chatter:
             )
         return ChatPrompt(ids, dropped)
 
-    def _ids(self, messages: Sequence[Message]) -> list[int]:
+    def ids(self, messages: Sequence[Message]) -> list[int]:
+        """Return the tokens of a conversation up to where the answer begins, whatever their number."""
         clean = [replace(turn, content=self.tokenizer.normalise(turn.content)) for turn in messages]
         return encode_prompt(clean, self.tokenizer, self.template)
 

@@ -64,6 +64,30 @@ class Cache:
         """Return a copy that holds only the given rows."""
         raise NotImplementedError
 
+    def leading(self, count: int) -> Cache:
+        """Return a view of the first ``count`` rows: the same memory, separate lengths."""
+        raise NotImplementedError
+
+    def copy_tokens(self, source: int, target: int, count: int) -> None:
+        """Make row ``target`` hold the first ``count`` tokens of row ``source``, and nothing else."""
+        for buffer in self._token_first():
+            buffer[target, :count] = buffer[source, :count]
+        self.lengths[target] = count
+
+    def swap_rows(self, first: int, second: int) -> None:
+        """Exchange two rows."""
+        count = max(self.lengths[first], self.lengths[second])
+        for buffer in self._token_first():
+            kept = buffer[first, :count].clone()
+            buffer[first, :count] = buffer[second, :count]
+            buffer[second, :count] = kept
+        lengths = self.lengths
+        lengths[first], lengths[second] = lengths[second], lengths[first]
+
+    def _token_first(self) -> list[Tensor]:
+        """Return views of all buffers whose first two dimensions are rows and positions."""
+        raise NotImplementedError
+
     def _like(self, lengths: list[int], **buffers: Any) -> Cache:
         view = object.__new__(type(self))
         Cache.__init__(view, lengths, self.capacity)
@@ -114,6 +138,12 @@ class KVCache(Cache):
     def select(self, rows: Sequence[int]) -> Cache:
         return self._part([self.lengths[row] for row in rows], list(rows))
 
+    def leading(self, count: int) -> Cache:
+        return self._part(self.lengths[:count], slice(0, count))
+
+    def _token_first(self) -> list[Tensor]:
+        return [buffer.transpose(1, 2) for buffer in (*self.keys, *self.values)]
+
     def _part(self, lengths: list[int], rows: slice | list[int]) -> Cache:
         keys = [buffer[rows] for buffer in self.keys]
         return self._like(lengths, keys=keys, values=[buffer[rows] for buffer in self.values])
@@ -136,3 +166,9 @@ class TokenCache(Cache):
 
     def select(self, rows: Sequence[int]) -> Cache:
         return self._like([self.lengths[row] for row in rows], tokens=self.tokens[list(rows)])
+
+    def leading(self, count: int) -> Cache:
+        return self._like(self.lengths[:count], tokens=self.tokens[:count])
+
+    def _token_first(self) -> list[Tensor]:
+        return [self.tokens]

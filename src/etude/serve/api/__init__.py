@@ -1,0 +1,1 @@
+"""The API of OpenAI's clients: models served to other programs."""
