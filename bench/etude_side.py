@@ -30,8 +30,8 @@ from etude.train.checksum import checksum
 from etude.train.compilation import compile_objective
 from etude.train.loop import Loop, Task, TrainState
 from etude.train.validation import ValidationText
-from etude.workflow.run_tasks import step_tasks
 from etude.workflow.prepare import make_plan
+from etude.workflow.run_tasks import step_tasks
 from memory import MemoryWatch
 
 MODEL_KEYS = (
