@@ -22,6 +22,7 @@ TEXT = (
     "When Mary and John went to the shop, John gave the bag to Mary. When Mary and Tom went to the park, Tom gave the "
     "ball to"
 )
+QUESTION = "What is the capital of France, and what is it known for?"
 VIEWS: dict[str, dict[str, object]] = {
     "live": {},
     "predictions": {"text": quote(TEXT), "p": 30},
@@ -55,8 +56,9 @@ def main() -> None:
                 started = time.monotonic()
                 go(page, address, view, run=arguments.model.name, **VIEWS[view])
                 if view == "chat":
-                    page.get_by_role("button", name="Continue the text").wait_for()
-                    page.locator("main").evaluate("main => { main.scrollTop = main.scrollHeight }")
+                    page.get_by_label("Your message").fill(QUESTION)
+                    page.get_by_label("Your message").press("Enter")
+                    page.get_by_role("button", name="Retry").wait_for()
                 print(f"{view}: {time.monotonic() - started:.1f} s", flush=True)
                 suffix = "-dark" if theme == "dark" else ""
                 write(picture(page), arguments.out / f"model-{view}{suffix}.png")
