@@ -214,6 +214,11 @@ RESOLVED_LATER: Mapping[str, Callable[[Plan], str]] = {
     "train.seconds": lambda plan: "as long as its size takes",
     "train.sample_prompt": lambda plan: f"{opening_words(plan)!r}, how a held-out document begins",
     "device.compile": lambda plan: "compiled where that works, tried once on the first batch",
+    "parallel.shard": lambda plan: (
+        f"{plan.shard}, a whole copy in each process"
+        if plan.shard == 1
+        else f"{plan.shard}, since a whole copy does not fit one process"
+    ),
 }
 """Explains each setting that stays ``"auto"`` in a run, because its value follows from the text or the machine."""
 

@@ -41,6 +41,7 @@ from etude.show.lines import say
 MACHINE_SETTINGS = ("device.", "run.folder")
 WHAT_EXTRAS_ADD = {
     "hub": "data sets and models of the Hugging Face Hub, by hf:owner/name",
+    "structured": "answers of `etude serve` that follow a JSON schema",
     "llamacpp": "comparisons of GGUF files with llama.cpp in the tests",
     "documents": "text of .pdf, .docx and .rtf files",
     "eval": "public benchmarks through lm-eval: BLiMP, LAMBADA, HellaSwag and others by their names",
