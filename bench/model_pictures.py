@@ -58,7 +58,7 @@ def main() -> None:
                 if view == "chat":
                     page.get_by_label("Your message").fill(QUESTION)
                     page.get_by_label("Your message").press("Enter")
-                    page.get_by_role("button", name="Retry").wait_for()
+                    page.get_by_role("button", name="Retry", disabled=False).wait_for()
                 print(f"{view}: {time.monotonic() - started:.1f} s", flush=True)
                 suffix = "-dark" if theme == "dark" else ""
                 write(picture(page), arguments.out / f"model-{view}{suffix}.png")

@@ -69,7 +69,7 @@ def go(page: Any, address: str, view: str, **selected: object) -> None:
         page.wait_for_timeout(700)
         while page.evaluate("document.querySelector('main').getAttribute('aria-busy')") == "true":
             page.wait_for_timeout(200)
-    if view == "chat":
+    if view == "chat" and page.get_by_label("Your message").count() == 0:  # it continues text
         page.locator("main textarea, main input[type=text]").first.fill("Once there was a fox who")
         page.get_by_role("button", name="Continue").click()
         page.wait_for_timeout(4000)
