@@ -116,5 +116,6 @@ def test_both_answers_are_drawn_apart_and_the_report_has_the_pairs(page: Any, tu
     assert "rejected answers" in drawn
     report = page.get_by_role("region", name="What tuning gained and cost")
     for name in ("Held-out pairs", "Reference texts"):
+        report.get_by_role("region", name=name).wait_for()
         assert report.get_by_role("region", name=name).count() == 1
     assert_accessible(page)
