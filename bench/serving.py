@@ -3,8 +3,8 @@
     etude serve runs/primer &
     python bench/serving.py http://127.0.0.1:8123/v1 primer --clients 200 --rounds 5
 
-One client in five asks for a long answer each time, the others for short ones. A client that gets status 429 waits as
-long as it is told and asks again.
+One client in five asks for a long answer each time, the others for short ones. A client that gets status 429 waits the
+seconds of Retry-After and asks again.
 """
 
 from __future__ import annotations

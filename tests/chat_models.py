@@ -48,6 +48,13 @@ def make_chat_model(
     return folder
 
 
+def make_shelf(folder: Path) -> Path:
+    """Write two models into ``folder``: ``talks`` with a template, ``base`` without."""
+    make_chat_model(folder / "talks")
+    make_chat_model(folder / "base", None)
+    return folder
+
+
 def train_chat_model(base: Path, home: Path, runs: Path) -> Path:
     """Train four steps from a model on stories; return the run, whose checkpoints carry the template."""
     text = home / "stories.txt"

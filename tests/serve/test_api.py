@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
-from chat_models import CONTEXT, VOCAB, make_chat_model
+from chat_models import CONTEXT, VOCAB, make_shelf
 from etude.generate.language import load
 from etude.generate.running_batch import Request
 from etude.generate.sampling import SamplingSettings
@@ -29,10 +29,7 @@ QUESTION = [{"role": "user", "content": "Who has the lamp?"}]
 
 @pytest.fixture(scope="module")
 def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("shelf")
-    make_chat_model(folder / "talks")
-    make_chat_model(folder / "base", None)
-    return folder
+    return make_shelf(tmp_path_factory.mktemp("shelf"))
 
 
 @pytest.fixture(scope="module")

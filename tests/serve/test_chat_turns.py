@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from chat_models import CONTEXT, make_chat_model
+from chat_models import CONTEXT, make_shelf
 from etude.data.tokens.vocabulary import train_char
 from etude.errors import InputError
 from etude.generate.chat_session import ChatSession
@@ -30,10 +30,7 @@ SAMPLING = {"temperature": 0.9, "top_p": 0.95, "seed": 4, "count": 6}
 
 @pytest.fixture(scope="module")
 def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("shelf")
-    make_chat_model(folder / "talks")
-    make_chat_model(folder / "base", None)
-    return folder
+    return make_shelf(tmp_path_factory.mktemp("shelf"))
 
 
 @pytest.fixture(scope="module")

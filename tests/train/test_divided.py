@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -34,7 +31,7 @@ from etude.train.rules.muon import blocks_of
 from etude.train.rules.muon_pieces import sums_grams
 from networks import EVERY, make_config, make_tokens
 from resolved import resolved_settings
-from waiting import PATIENCE
+from started_ranks import results_of_ranks
 
 
 def assert_same_steps(divided: dict[str, Any], single: dict[str, Any]) -> None:
@@ -59,18 +56,8 @@ def checksum_of(parameters: dict[str, torch.Tensor]) -> str:
 @pytest.fixture(scope="module")
 def four(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, Any]]]:
     """The folder of the checkpoints, and the results of four ranks."""
-    folder, tests = tmp_path_factory.mktemp("ranks"), Path(divided_ranks.__file__)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=4"]
-    path = os.pathsep.join([str(tests.parent), os.environ.get("PYTHONPATH", "")])
-    done = subprocess.run(
-        [*command, str(tests), str(folder)],
-        env=os.environ | {"PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return folder, [torch.load(folder / f"{rank}.pt") for rank in range(4)]
+    folder = tmp_path_factory.mktemp("ranks")
+    return folder, results_of_ranks(divided_ranks, 4, folder)
 
 
 @pytest.mark.slow

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +13,7 @@ from etude.device import place_in_run, place_on_machine
 from etude.errors import EtudeError, InputError
 from etude.train.parallel import ALONE, Ranks, join_ranks, require_even_rows
 from several_ranks import CASES, STEPS, STOP_AT
-from waiting import PATIENCE
+from started_ranks import results_of_ranks
 
 COMPARED = [*CASES, "few targets"]
 
@@ -30,18 +27,7 @@ def single() -> dict[str, Any]:
 def two(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """Results of both ranks."""
     folder = tmp_path_factory.mktemp("ranks")
-    tests = Path(several_ranks.__file__)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    path = os.pathsep.join([str(tests.parent), os.environ.get("PYTHONPATH", "")])
-    done = subprocess.run(
-        [*command, str(tests), str(folder)],
-        env=os.environ | {"PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    results = [torch.load(folder / f"{rank}.pt") for rank in (0, 1)]
+    results = results_of_ranks(several_ranks, 2, folder)
     for rank in (0, 1):
         results[rank]["threads"] = (folder / f"{rank}.threads").read_text()
     return results

@@ -21,6 +21,8 @@ from etude.generate.sampling import (
     SamplingChanges,
     SamplingSettings,
     changed,
+    likeliest,
+    log_probabilities,
     require_seed,
     row_seed,
     whole_number,
@@ -99,17 +101,6 @@ class _Row:
     def whole(self) -> str:
         """Return the whole text."""
         return "".join([*self.pieces, self.text.finish()])
-
-
-def _likeliest(logits: NDArray[np.float32], count: int) -> list[tuple[int, float]]:
-    """Return the `count` most likely tokens of logits (V,) with log-probabilities; the lower id first if equal."""
-    if not count:
-        return []
-    exact = logits.astype(np.float64)
-    exact -= exact.max()
-    logprobs = exact - np.log(np.exp(exact).sum())
-    best = np.argsort(-logprobs, kind="stable")[:count]
-    return [(int(token), float(logprobs[token])) for token in best]
 
 
 @dataclass(frozen=True)
@@ -252,7 +243,7 @@ class Language:
                 first_tokens=[start.first_tokens] * rows,
                 on_token=lambda row, token, texts=texts: texts[row].feed(token),  # type: ignore[misc]
                 on_prediction=lambda row, _, logits, texts=texts: texts[row].likeliest.append(  # type: ignore[misc]
-                    _likeliest(logits, alternatives)
+                    likeliest(log_probabilities(logits), alternatives) if alternatives else []
                 ),
             )
             for made, text, seed in zip(generations, texts, some, strict=True):

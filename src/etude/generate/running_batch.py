@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from etude.generate.decoder import FEWEST_STEPS, Decoder
-from etude.generate.sampling import NotFinite, SamplingSettings, choose
+from etude.generate.sampling import SamplingSettings, choose, likeliest, log_probabilities
 from etude.model.config import ModelConfig
 from etude.model.language_model import LanguageModel
 
@@ -231,10 +231,8 @@ class RunningBatch:
             allowed = None if constraint is None else constraint.allowed()
             if allowed is not None and not len(allowed):
                 return self._leave(row, "eos")
-            if not np.isfinite(logits).all():
-                raise NotFinite("the network's predictions are not finite, so it cannot answer")
             offered = self._adjusted(row, logits)
-            token, _ = choose(offered, request.settings, row.generator, seen=row.seen, allowed=allowed)
+            token, logprob = choose(offered, request.settings, row.generator, seen=row.seen, allowed=allowed)
             if token in request.stop_ids and not request.ignore_end:
                 return self._leave(row, "eos")
             if constraint is not None:
@@ -243,7 +241,11 @@ class RunningBatch:
             row.seen.add(token)
             row.counts[token] = row.counts.get(token, 0) + 1
             self.new_tokens += 1
-            ended = request.on_token(_predicted(logits, token, request.alternatives))
+            if offered is logits and not request.alternatives:
+                predicted = Predicted(token, logprob, [])  # already known
+            else:
+                predicted = _predicted(logits, token, request.alternatives)
+            ended = request.on_token(predicted)
         except Exception as error:  # one request must not end the others
             return self._leave(row, error)
         if ended:
@@ -303,8 +305,5 @@ def _shared(prompt: Sequence[int], held: Sequence[int]) -> int:
 
 
 def _predicted(logits: NDArray[np.float32], token: int, alternatives: int) -> Predicted:
-    exact = logits.astype(np.float64)
-    exact -= exact.max()
-    logprobs = exact - np.log(np.exp(exact).sum())
-    best = np.argsort(-logprobs, kind="stable")[:alternatives] if alternatives else ()
-    return Predicted(token, float(logprobs[token]), [(int(one), float(logprobs[one])) for one in best])
+    logprobs = log_probabilities(logits)
+    return Predicted(token, float(logprobs[token]), likeliest(logprobs, alternatives) if alternatives else [])

@@ -187,6 +187,20 @@ def choose(
     return token, float(exact[token] - largest - np.log(total))
 
 
+def log_probabilities(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return the log-probabilities of a row of logits (V,)."""
+    exact = logits.astype(np.float64)
+    exact -= exact.max()
+    exact -= np.log(np.exp(exact).sum())
+    return exact
+
+
+def likeliest(logprobs: NDArray[np.float64], count: int) -> list[tuple[int, float]]:
+    """Return the `count` most likely tokens of log-probabilities (V,) with theirs; the lower id first if equal."""
+    best = np.argsort(-logprobs, kind="stable")[:count]
+    return [(int(token), float(logprobs[token])) for token in best]
+
+
 def penalised(logits: NDArray[np.float64], seen: Iterable[int], penalty: float) -> NDArray[np.float64]:
     """Return a copy of a row of logits (V,) with the penalty applied to the tokens `seen`."""
     ids = np.fromiter(seen, dtype=np.intp)

@@ -47,9 +47,8 @@ def like(tensor: Any, piece: Tensor) -> Tensor:
     )
 
 
-def shard_mesh(tensor: Any) -> Any:
-    """Return the mesh of the processes that share one copy of ``tensor``."""
-    mesh = tensor.device_mesh
+def shard_mesh(mesh: Any) -> Any:
+    """Return the processes of ``mesh`` that share one copy of the network with this one."""
     return mesh[SHARD] if mesh.ndim > 1 else mesh
 
 
@@ -66,7 +65,7 @@ def bounds(size: int, count: int, index: int) -> tuple[int, int]:
 
 def place(tensor: Any) -> tuple[slice, ...]:
     """Return where this process's piece is in the whole ``tensor``."""
-    mesh, cut = shard_mesh(tensor), cut_dimension(tensor)
+    mesh, cut = shard_mesh(tensor.device_mesh), cut_dimension(tensor)
     start, stop = bounds(tensor.shape[cut], mesh.size(), mesh.get_local_rank())
     return tuple(
         slice(start, stop) if dim == cut else slice(0, size) for dim, size in enumerate(tensor.shape)

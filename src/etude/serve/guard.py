@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse, Response
@@ -19,6 +19,16 @@ MOST_BODY = 2**20
 """Bytes of a request's body."""
 KNOWN = "etude.token_known"
 """The key of a scope under which the guard stores whether the request carried the token."""
+
+
+def is_own_host(host: str, names: Collection[str]) -> bool:
+    """Return whether a ``Host``, with or without a port, is one of the server's names."""
+    return host in names or host.rsplit(":", 1)[0] in names
+
+
+def is_same_origin(origin: str, host: str) -> bool:
+    """Return whether an ``Origin`` is the server's own address."""
+    return origin.split("://", 1)[-1] == host
 
 
 class TooLong(Exception):
@@ -81,10 +91,10 @@ class Guard:
         """Return status and message of a refusal; None to admit the request."""
         headers, data = Headers(scope=scope), scope["path"].startswith("/api")
         host = headers.get("host", "")
-        if host.rsplit(":", 1)[0] not in self.hosts and host not in self.hosts:
+        if not is_own_host(host, self.hosts):
             return 400, "the studio does not serve this host: open the printed address"
         origin = headers.get("origin")
-        if origin is not None and origin.split("://", 1)[-1] != host:
+        if origin is not None and not is_same_origin(origin, host):
             return 403, "this request does not come from the studio's page"
         # Browsers omit this header unless the address is https or local; other clients omit it always. A link on
         # another site may lead to the page, which is public; refuse everything else from there.

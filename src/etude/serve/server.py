@@ -47,9 +47,9 @@ def serve(
     from etude.serve.app import make_app
 
     bound = listening(host, port)
-    local = host in ("127.0.0.1", "localhost", "::1")
+    local = is_local(host)
     token = AccessToken()
-    hosts = LOCAL if local else (*LOCAL, host, *own_names())
+    hosts = served_names(host)
     app = LastRequest(make_app(shown, token, hosts=hosts, control=local))
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
     name = socket.gethostname() if host in ("0.0.0.0", "::") else host
@@ -116,7 +116,17 @@ def listening(host: str, port: int) -> socket.socket:
     raise EtudeError(f"cannot serve at {host}, port {port}: {problem}; choose another --host or --port")
 
 
-def own_names() -> list[str]:
+def is_local(host: str) -> bool:
+    """Return whether only this machine can reach a server that listens on ``host``."""
+    return host in ("127.0.0.1", "localhost", "::1")
+
+
+def served_names(host: str) -> tuple[str, ...]:
+    """Return the names under which a server that listens on ``host`` may be called."""
+    return LOCAL if is_local(host) else (*LOCAL, host, *_own_names())
+
+
+def _own_names() -> list[str]:
     """Return the names and addresses under which other machines reach this one."""
     try:
         addresses = socket.getaddrinfo(socket.gethostname(), None)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -71,7 +72,8 @@ def _sums_of_pieces(parameters: Sequence[Tensor]) -> list[Tensor]:
     """Return the :func:`_sums` of all parameters, added up over the processes that share a copy, in one message."""
     parts = [part for parameter in parameters for part in _own_sums(parameter)]
     joined = torch.cat(parts)
-    dist.all_reduce(joined, group=shard_mesh(parameters[0]).get_group())
+    first: Any = parameters[0]
+    dist.all_reduce(joined, group=shard_mesh(first.device_mesh).get_group())
     totals = iter(torch.split(joined, [len(part) for part in parts]))
     sums: list[Tensor] = []
     for parameter in parameters:

@@ -20,7 +20,7 @@ from etude.errors import InputError
 from etude.model.build import empty_model, fill_buffers
 from etude.model.config import ModelConfig
 from etude.model.language_model import LanguageModel
-from etude.model.pieces import REPLICATE, SHARD, is_piece
+from etude.model.pieces import REPLICATE, SHARD, is_piece, shard_mesh
 from etude.train.optimizer import freeze_others, parameters_of_config
 from etude.train.rules.chosen import rule_named, rule_of
 from etude.train.rules.contract import Parameter
@@ -85,7 +85,7 @@ def divided_model(
     """Build a network of which this process holds its pieces, uninitialised. No process ever holds a whole copy."""
     model = empty_model(config)
     freeze_others(model, train.only)
-    divide(model, cuts(config, train.optimizer, _shards(mesh)), mesh)
+    divide(model, cuts(config, train.optimizer, shard_mesh(mesh).size()), mesh)
     model.to_empty(device=device)
     return fill_buffers(model, device)
 
@@ -122,7 +122,3 @@ def release_gathered(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, FSDPModule):
             module.reshard()
-
-
-def _shards(mesh: Any) -> int:
-    return int(mesh[SHARD].size() if mesh.ndim > 1 else mesh.size())

@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from etude.model.pieces import REPLICATE, bounds, cut_dimension, is_piece, local
+from etude.model.pieces import REPLICATE, bounds, cut_dimension, is_piece, local, shard_mesh
 from etude.train.checkpoint import COUNTERS
 from etude.train.loop import TrainState
 
@@ -91,7 +91,7 @@ class Writers:
     @classmethod
     def of(cls, mesh: Any, rank: int) -> Writers:
         """Make the group. All ranks must call this at the same time."""
-        shards = shard_mesh_of(mesh)
+        shards = shard_mesh(mesh)
         replica = mesh.get_local_rank(REPLICATE) if mesh.ndim > 1 else 0
         group = dist.new_group(backend="gloo")
         return cls(group, rank, shards.size(), shards.get_local_rank(), replica == 0)
@@ -138,11 +138,6 @@ class Writers:
         received: list[Any] | None = [None] * dist.get_world_size(self.group) if self.rank == 0 else None
         dist.gather_object(value, received, dst=0, group=self.group)
         return received or []
-
-
-def shard_mesh_of(mesh: Any) -> Any:
-    """Return the part of a run's mesh that shares one copy with this process."""
-    return mesh["shard"] if mesh.ndim > 1 else mesh
 
 
 def unit(name: str) -> str:

@@ -185,7 +185,7 @@ def divided_tasks(
 ) -> Sequence[Task]:
     """Return the part of another rank in the :func:`run_tasks` of rank 0, which decides when each runs.
 
-    Their events are the same, and nobody listens to them here.
+    Their events are the same, and are not recorded here.
     """
     train = plan.settings.train
     save = JoinSave(plan.model, ranks.writers, _saved_step(plan, state), plan.saves_in_background)

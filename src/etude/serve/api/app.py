@@ -27,7 +27,7 @@ from etude.serve.api.problem import Problem
 from etude.serve.api.recent import RecentAnswers
 from etude.serve.api.requests import Asked, chat_request, completion_request, conversation_ids
 from etude.serve.api.scheduler import Scheduler
-from etude.serve.guard import LOCAL
+from etude.serve.guard import LOCAL, is_own_host, is_same_origin
 
 MOST_BODY = 16 * 2**20
 """Bytes of a request's body: token ids of many prompts take some."""
@@ -55,10 +55,10 @@ class ApiGuard:
     def _problem(self, scope: Scope) -> Problem | None:
         headers = Headers(scope=scope)
         host = headers.get("host", "")
-        if host not in self.hosts and host.rsplit(":", 1)[0] not in self.hosts:
+        if not is_own_host(host, self.hosts):
             return Problem("this server does not serve this host: use the printed address", 400)
         origin = headers.get("origin")
-        if origin is not None and origin not in self.origins and origin.split("://", 1)[-1] != host:
+        if origin is not None and origin not in self.origins and not is_same_origin(origin, host):
             return Problem("pages of this origin may not call this server: start it with --allow-origin", 403)
         if self.key is None or scope["path"] == "/health":
             return None

@@ -96,15 +96,15 @@ class Call:
     def _request(self, choice: Choice, options: Options) -> Request:
         text = GeneratedText(self.served.tokenizer.backend, options.stops)
 
-        def tell(piece: str, token: Predicted | None, end: object) -> None:
+        def report(piece: str, token: Predicted | None, end: object) -> None:
             self._loop.call_soon_threadsafe(self._events.put_nowait, (choice, piece, token, end))
 
         def on_token(token: Predicted) -> bool:
-            tell(text.feed(token.token), token, None)
+            report(text.feed(token.token), token, None)
             return text.stopped
 
         def on_end(reason: str | Exception) -> None:
-            tell("" if isinstance(reason, Exception) else text.finish(), None, reason)
+            report("" if isinstance(reason, Exception) else text.finish(), None, reason)
 
         constraint = None if options.schema is None else SchemaConstraint(self.served, options.schema)
         return Request(

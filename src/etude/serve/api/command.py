@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from etude.errors import InputError
 from etude.serve.api.app import make_api
 from etude.serve.api.models import Limits, ServedModels
-from etude.serve.guard import LOCAL
-from etude.serve.server import listening, own_names
+from etude.serve.server import is_local, listening, served_names
 
 KEY_VARIABLE = "ETUDE_API_KEY"
 
@@ -35,8 +34,7 @@ def serve_models(
     import uvicorn
 
     key = key or os.environ.get(KEY_VARIABLE) or None
-    local = host in ("127.0.0.1", "localhost", "::1")
-    if not local and key is None:
+    if not is_local(host) and key is None:
         raise InputError(f"other machines can reach {host}: set a key with --api-key or {KEY_VARIABLE}")
     bound = listening(host, port)
     models = ServedModels(list(sources), list(steps), limits)
@@ -50,7 +48,13 @@ def serve_models(
         )
     shown = f"[{host}]" if ":" in host else host
     print(f"serve: http://{shown}:{bound.getsockname()[1]}/v1  (Ctrl-C ends it)", flush=True)
-    hosts = LOCAL if local else (*LOCAL, host, *own_names())
-    app = make_api(models, key=key, hosts=hosts, origins=origins, most_waiting=most_waiting, studio=studio)
+    app = make_api(
+        models,
+        key=key,
+        hosts=served_names(host),
+        origins=origins,
+        most_waiting=most_waiting,
+        studio=studio,
+    )
     config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1)
     uvicorn.Server(config).run(sockets=[bound])

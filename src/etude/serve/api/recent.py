@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
 
@@ -18,23 +17,17 @@ _TOKENS = "\ue000"
 """The studio's mark of a passage that is given as tokens (studio/src/parts/tokens.ts)."""
 
 
-@dataclass(frozen=True)
-class _Kept:
-    """An answer, as JSON; made when it ends, so that no model is held by it."""
-
-    value: dict[str, Any]
-
-
 class RecentAnswers:
     """The last ``MOST_ANSWERS`` answers by id. ``studio``: the address of a studio that shows the same sources."""
 
     def __init__(self, studio: str | None = None) -> None:
         self.studio = None if studio is None else studio.split("#")[0].rstrip("/")
-        self._kept: OrderedDict[str, _Kept] = OrderedDict()
+        self._kept: OrderedDict[str, dict[str, Any]] = OrderedDict()
+        """Each as JSON, made when it ends, so that no model is held by it."""
 
     def keep(self, call: Call) -> None:
         """Keep an answer that has ended, and forget the oldest."""
-        self._kept[call.id] = _Kept(self._value(call))
+        self._kept[call.id] = self._value(call)
         while len(self._kept) > MOST_ANSWERS:
             self._kept.popitem(last=False)
 
@@ -46,7 +39,7 @@ class RecentAnswers:
                 404,
                 code="answer_not_found",
             )
-        return self._kept[name].value
+        return self._kept[name]
 
     def _value(self, call: Call) -> dict[str, Any]:
         served = call.served

@@ -6,7 +6,8 @@ import itertools
 import math
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from etude.generate.running_batch import Request, RunningBatch
 from etude.serve.api.problem import Problem
@@ -93,7 +94,7 @@ class Scheduler:
                     break
                 joining = self._next()
             for batch, request in joining:
-                self._attempt(batch, lambda batch=batch, request=request: batch.join(request))  # type: ignore[misc]
+                self._attempt(batch, partial(batch.join, request))
             for batch in list(self._batches):
                 self._timed_step(batch)
             self._batches = [batch for batch in self._batches if not batch.idle]
@@ -128,9 +129,8 @@ class Scheduler:
         speed, old = done / max(seconds, 1e-9), self._tokens_per_second
         self._tokens_per_second = speed if not old else _SPEED_MEMORY * old + (1 - _SPEED_MEMORY) * speed
 
-    def _attempt(self, batch: RunningBatch, action: object) -> None:
+    def _attempt(self, batch: RunningBatch, action: Callable[[], None]) -> None:
         """Call an action of a batch. A failure ends the requests of that batch, and not the thread."""
-        assert callable(action)
         try:
             action()
         except Exception as error:

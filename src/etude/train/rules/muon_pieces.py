@@ -60,7 +60,7 @@ def apply_to_pieces(updates: Sequence[PieceUpdate]) -> None:
     directions = [update.local_blocks(update.direction) for update in summed]
     grams = [torch.bmm(direction, direction.mT) for direction in directions]
     if grams:
-        _add_up(grams, shard_mesh(summed[0].parameter).get_group())
+        _add_up(grams, shard_mesh(summed[0].parameter.device_mesh).get_group())
     for update, direction, factor in zip(
         summed, directions, by_shape(grams, orthogonalizing_factors), strict=True
     ):
